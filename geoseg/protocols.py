@@ -1,0 +1,100 @@
+"""The contracts of the road. One or two methods each; plugins implement them structurally."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.grid import Window
+from geoseg.results import Batch, Block, InputScaling
+from geoseg.scene import Scene
+from geoseg.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Turns a window of a scene into pixels. Picklable: it carries paths and options, never open handles."""
+
+    @property
+    def scene(self) -> Scene: ...
+
+    def read(self, window: Window, bands: Sequence[int] | None = None) -> Block:
+        """Pixels and validity of `window` (inside the scene); `bands` are indices into scene.bands, None for all.
+
+        Safe to call from several threads. The same window always gives the same bytes.
+        """
+        ...
+
+    def content_hash(self) -> str:
+        """Hex digest that changes when the content changes; independent of path and time."""
+        ...
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A model before an engine runs it. Picklable."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def runtime(self) -> str:
+        """What an engine needs to know: `torch` (network() gives a module) or `numpy` (predict() works as it is)."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Hex digest over spec and weights."""
+        ...
+
+
+@runtime_checkable
+class TorchModel(Model, Protocol):
+    def network(self) -> Any:
+        """A torch.nn.Module in eval mode: (B, channel, row, col) float -> (B, output, row, col) logits."""
+        ...
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """A model on an engine."""
+
+    fingerprint: str
+    """Engine, version, precision, hardware and batch shape: equal fingerprints give equal bytes."""
+
+    def predict(self, batch: Batch) -> NDArray[np.uint8]:
+        """(patch, output, row, col) probabilities as floor(254 p + .5). Validity is applied by the caller."""
+        ...
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Brings a model onto hardware."""
+
+    name: str
+
+    def available(self) -> str | None:
+        """None where it can run here, else the reason why not."""
+        ...
+
+    def supports(self, model: Model) -> bool: ...
+
+    def build(self, model: Model, scaling: InputScaling, *, precision: str, threads: int | None) -> Segmenter: ...
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """Writes field polygons."""
+
+    name: str
+    suffix: str
+
+    def write(self, fields: gpd.GeoDataFrame, path: Path, *, layer: str = "fields") -> list[Path]:
+        """Writes `fields` at `path` and returns every file made. Raises ExportError, leaving nothing half-written."""
+        ...

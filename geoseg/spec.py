@@ -1,0 +1,142 @@
+"""ModelSpec: everything a run must know about a model, apart from its weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from geoseg.errors import ModelError
+
+Kind = Literal["class", "boundary", "distance"]
+Scaling = Literal["fixed", "scene"]
+Reach = Literal["local", "patch"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandSpec:
+    name: str
+    """Common name: red, green, blue, nir, ..."""
+    mean: float = 0.0
+    """Fixed scaling: the network sees (physical - mean) / std. Ignored with scene scaling."""
+    std: float = 1.0
+    """See `mean`; above 0."""
+    optional: bool = False
+    """True where the model was trained with this band dropped at times: zeros stand in for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    name: str
+    """background, field, boundary, ..."""
+    kind: Kind = "class"
+    """`class` channels share a softmax and compete in the argmax; the others are sigmoids of their own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    name: str
+    title: str
+    bands: tuple[BandSpec, ...]
+    """In the order of the network's input channels."""
+    outputs: tuple[Channel, ...]
+    """In the order of the network's output channels; a class channel's id is its index."""
+    field_class: str = "field"
+    """The class that becomes polygons."""
+    scaling: Scaling = "fixed"
+    """`fixed`: physical values with mean and std as given; `scene`: centred and spread by whole-scene percentiles."""
+    units: Literal["reflectance", "byte", "raw"] = "raw"
+    """Physical values that fixed scaling expects: reflectance 0..1, byte 0..255, raw as stored."""
+    clip: float | None = None
+    """Scaled values are limited to [-clip, clip]; None for no limit."""
+    patch: int = 512
+    """Side in pixels of what the network sees, halo included."""
+    halo: int = 64
+    """Pixels on each side of a patch that are predicted and thrown away."""
+    stride: int = 32
+    """Total down-sampling of the network: patch, halo and windows are multiples of it."""
+    reach: Reach = "patch"
+    """`local`: a pixel depends on at most `halo` pixels around it; `patch`: on its whole patch (global pooling)."""
+    upsample: int = 1
+    """The network sees the patch enlarged by this factor and its output is brought back."""
+    resolution_m: tuple[float, float] = (0.0, float("inf"))
+    """Smallest and largest pixel size in metres that the model is meant for."""
+    nominal_m: float = 1.0
+    """Pixel size in metres that it was trained at; assumed where a scene has no CRS."""
+    licence: str = ""
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    """How to build the network; read by the room that loads the model."""
+    weights_sha256: str = ""
+    """Hash of the weight file, empty for models without weights."""
+    trained_on: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.bands or not self.outputs:
+            raise ModelError(f"model {self.name!r} names no bands or no outputs; its spec needs both")
+        if self.stride < 1 or self.patch % self.stride or self.halo % self.stride or self.halo < 0:
+            good = ", ".join(str(self.stride * i) for i in range(3))
+            raise ModelError(
+                f"model {self.name!r}: patch {self.patch} and halo {self.halo} must be multiples of the stride "
+                f"{self.stride}; a halo of {good} would do"
+            )
+        if self.patch <= 2 * self.halo:
+            raise ModelError(f"model {self.name!r}: patch {self.patch} leaves nothing inside a halo of {self.halo}")
+        if any(band.std <= 0 for band in self.bands):
+            raise ModelError(f"model {self.name!r} has a band whose std is not above 0; correct its spec")
+        if self.field_class not in self.class_names:
+            raise ModelError(
+                f"model {self.name!r} calls its field class {self.field_class!r}, "
+                f"but its classes are {', '.join(self.class_names)}; correct its spec"
+            )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(channel.name for channel in self.outputs if channel.kind == "class")
+
+    @property
+    def required_bands(self) -> tuple[str, ...]:
+        return tuple(band.name for band in self.bands if not band.optional)
+
+    def class_id(self, name_or_id: str) -> int:
+        """The id of a class given by name or number."""
+        if name_or_id in self.class_names:
+            return self.class_names.index(name_or_id)
+        if name_or_id.isdecimal() and int(name_or_id) < len(self.class_names):
+            return int(name_or_id)
+        raise ModelError(f"model {self.name!r} has no class {name_or_id!r}; it has {', '.join(self.class_names)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> ModelSpec:
+        """A spec from its JSON form; unknown or missing entries are a ModelError that names them."""
+        values = dict(record)
+        unknown = set(values) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise ModelError(f"model spec has unknown entries {sorted(unknown)}; known: {sorted(cls.__dataclass_fields__)}")
+        try:
+            values["bands"] = tuple(BandSpec(**band) for band in values["bands"])
+            values["outputs"] = tuple(Channel(**channel) for channel in values["outputs"])
+            if "resolution_m" in values:
+                low, high = values["resolution_m"]
+                values["resolution_m"] = (float(low), float(high))
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"model spec is incomplete or malformed ({error}); compare it with `geoseg models show`") from error
+
+
+def classes(*names: str) -> tuple[Channel, ...]:
+    """Class channels by name, in order of their ids."""
+    return tuple(Channel(name=name) for name in names)
+
+
+def bands(names: Sequence[str], *, mean: Sequence[float] | float = 0.0, std: Sequence[float] | float = 1.0) -> tuple[BandSpec, ...]:
+    """Band specs by name with one or several means and standard deviations."""
+    means = [mean] * len(names) if isinstance(mean, int | float) else list(mean)
+    stds = [std] * len(names) if isinstance(std, int | float) else list(std)
+    return tuple(BandSpec(name=n, mean=m, std=s) for n, m, s in zip(names, means, stds, strict=True))
