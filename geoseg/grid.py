@@ -207,9 +207,7 @@ class TileGrid:
         cells = Window(*self._cell_floor(chunk & self.extent), 0, 0)
         stop = self._cell_ceil(chunk & self.extent)
         covered = Window(cells.row, cells.col, stop[0] - cells.row, stop[1] - cells.col)
-        return Tile(
-            index=index, chunk=chunk, core=chunk & self.extent, window=covered.grown(self.halo) & self.scene
-        )
+        return Tile(index=index, chunk=chunk, core=chunk & self.extent, window=covered.grown(self.halo) & self.scene)
 
     def patches(self, tile: Tile) -> Iterator[Patch]:
         """The patches whose cores tile the tile's core, in row-major order."""

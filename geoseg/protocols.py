@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.grid import Window
-from geoseg.results import Batch, Block, InputScaling
+from geoseg.grid import TileGrid, Window
+from geoseg.results import Batch, Block, InputScaling, Outlines
 from geoseg.scene import Scene
 from geoseg.spec import ModelSpec
 
@@ -86,6 +86,43 @@ class Engine(Protocol):
     def supports(self, model: Model) -> bool: ...
 
     def build(self, model: Model, scaling: InputScaling, *, precision: str, threads: int | None) -> Segmenter: ...
+
+
+@runtime_checkable
+class ClassSource(Protocol):
+    """Class ids and probabilities on a grid, for vectorizers: a run's store, or a raster that somebody brings. Picklable."""
+
+    @property
+    def grid(self) -> TileGrid: ...
+
+    def classes(self, window: Window) -> NDArray[np.uint8]:
+        """(row, col) class ids; 255 where there is no data and beyond the region of the grid."""
+        ...
+
+    def probabilities(self, window: Window) -> NDArray[np.uint8]:
+        """(channel, row, col) stored probabilities, 255 like `classes`; no channels where there are none."""
+        ...
+
+
+class TileMap(Protocol):
+    """Runs a function over many items: threads here, or workers elsewhere."""
+
+    def __call__(
+        self, function: Callable[[Any], Any], items: Sequence[Any], *, done: Callable[[Any], None], stage: str
+    ) -> None:
+        """Calls `done` with each result as it comes, one at a time, in no particular order; raises the first error."""
+        ...
+
+
+@runtime_checkable
+class Vectorizer(Protocol):
+    """Turns classes into outlines of objects."""
+
+    def outlines(
+        self, source: ClassSource, wanted: Sequence[int], *, map_tiles: TileMap, min_pixels: float
+    ) -> Outlines:
+        """Objects of the wanted classes, merged over seams, those under `min_pixels` left out, ordered by first pixel."""
+        ...
 
 
 @runtime_checkable

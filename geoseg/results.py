@@ -28,7 +28,9 @@ class Block:
 
     def __post_init__(self) -> None:
         if self.pixels.shape[1:] != self.valid.shape or self.valid.shape != self.window.shape:
-            raise ValueError(f"pixels {self.pixels.shape}, valid {self.valid.shape} and window {self.window.shape} disagree")
+            raise ValueError(
+                f"pixels {self.pixels.shape}, valid {self.valid.shape} and window {self.window.shape} disagree"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,3 +50,28 @@ class Batch:
     """(patch, channel, row, col), stored values in the order of the model's input channels."""
     valid: NDArray[np.bool_]
     """(patch, row, col)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlines:
+    """Objects as exact pixel outlines in integer scene pixels, ordered by their first pixel in row-major order."""
+
+    first: NDArray[np.int64]
+    """(object, 2) row and column of the first pixel."""
+    kind: NDArray[np.uint8]
+    """(object,) class ids."""
+    pixels: NDArray[np.int64]
+    """(object,) areas in pixels."""
+    sums: NDArray[np.int64]
+    """(object,) stored probabilities of the object's class, summed over its pixels."""
+    touches: NDArray[np.bool_]
+    """(object,) True where the object has a side without data beyond it: the scene's edge or nodata."""
+    vertices: NDArray[np.int32]
+    """(vertex, 2) row and column of pixel corners; rings are closed (first vertex again at the end)."""
+    rings: NDArray[np.int64]
+    """(ring + 1,) where each ring begins in `vertices`."""
+    objects: NDArray[np.int64]
+    """(object + 1,) where each object begins in `rings`: its shell first, then its holes by first vertex."""
+
+    def __len__(self) -> int:
+        return len(self.kind)

@@ -118,7 +118,9 @@ class ModelSpec:
         values = dict(record)
         unknown = set(values) - set(cls.__dataclass_fields__)
         if unknown:
-            raise ModelError(f"model spec has unknown entries {sorted(unknown)}; known: {sorted(cls.__dataclass_fields__)}")
+            raise ModelError(
+                f"model spec has unknown entries {sorted(unknown)}; known: {sorted(cls.__dataclass_fields__)}"
+            )
         try:
             values["bands"] = tuple(BandSpec(**band) for band in values["bands"])
             values["outputs"] = tuple(Channel(**channel) for channel in values["outputs"])
@@ -127,7 +129,9 @@ class ModelSpec:
                 values["resolution_m"] = (float(low), float(high))
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"model spec is incomplete or malformed ({error}); compare it with `geoseg models show`") from error
+            raise ModelError(
+                f"model spec is incomplete or malformed ({error}); compare it with `geoseg models show`"
+            ) from error
 
 
 def classes(*names: str) -> tuple[Channel, ...]:
@@ -135,7 +139,9 @@ def classes(*names: str) -> tuple[Channel, ...]:
     return tuple(Channel(name=name) for name in names)
 
 
-def bands(names: Sequence[str], *, mean: Sequence[float] | float = 0.0, std: Sequence[float] | float = 1.0) -> tuple[BandSpec, ...]:
+def bands(
+    names: Sequence[str], *, mean: Sequence[float] | float = 0.0, std: Sequence[float] | float = 1.0
+) -> tuple[BandSpec, ...]:
     """Band specs by name with one or several means and standard deviations."""
     means = [mean] * len(names) if isinstance(mean, int | float) else list(mean)
     stds = [std] * len(names) if isinstance(std, int | float) else list(std)

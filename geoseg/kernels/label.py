@@ -1,0 +1,165 @@
+"""Connected components of one tile, and the union of components over seams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+
+@numba.njit(nogil=True, cache=True)
+def _find(parent: NDArray[np.int32], i: int) -> int:
+    root = i
+    while parent[root] != root:
+        root = parent[root]
+    while parent[i] != root:
+        parent[i], i = root, parent[i]
+    return root
+
+
+@numba.njit(nogil=True, cache=True)
+def label(classes: NDArray[np.uint8], wanted: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+    """4-connected components of equal class.
+
+    Args:
+        classes: (row, col) class ids, 255 for no data.
+        wanted: (256,) True for the classes whose components are labelled.
+
+    Returns:
+        (row, col) int32 labels, 0 for none, 1..n in row-major order of the components' first pixels; and n.
+    """
+    rows, cols = classes.shape
+    labels = np.zeros((rows, cols), np.int32)
+    # A component takes at least two pixels of a checkerboard's worth of room: rows * cols / 2 + 1 provisional labels.
+    parent = np.zeros(rows * cols // 2 + cols + 2, np.int32)
+    count = 0
+    for r in range(rows):
+        for c in range(cols):
+            value = classes[r, c]
+            if not wanted[value]:
+                continue
+            above = labels[r - 1, c] if r > 0 and classes[r - 1, c] == value else 0
+            left = labels[r, c - 1] if c > 0 and classes[r, c - 1] == value else 0
+            if above == 0 and left == 0:
+                count += 1
+                parent[count] = count
+                labels[r, c] = count
+            elif above == 0:
+                labels[r, c] = left
+            elif left == 0 or left == above:
+                labels[r, c] = above
+            else:
+                a, b = _find(parent, above), _find(parent, left)
+                low = min(a, b)
+                parent[max(a, b)] = low
+                labels[r, c] = low
+    final = np.zeros(count + 1, np.int32)
+    n = 0
+    for i in range(1, count + 1):
+        root = _find(parent, i)
+        if root == i:
+            n += 1
+            final[i] = n
+        else:
+            final[i] = final[root]
+    for r in range(rows):
+        for c in range(cols):
+            labels[r, c] = final[labels[r, c]]
+    return labels, n
+
+
+@numba.njit(nogil=True, cache=True)
+def measure(
+    labels: NDArray[np.int32], count: int, framed: NDArray[np.uint8], probabilities: NDArray[np.uint8]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8], NDArray[np.bool_]]:
+    """Integer sums of every component, ready to be added up over tiles.
+
+    Args:
+        labels: (row, col) as `label` gives them.
+        count: how many there are.
+        framed: (row + 2, col + 2) class ids with one pixel of the neighbours around; 255 where there is no data,
+            beyond the scene too.
+        probabilities: (channel, row, col) stored probabilities; a pixel's own class is the channel that is summed.
+            An array with no channel gives sums of zero.
+
+    Returns:
+        first: (count, 2) row and column of the first pixel in row-major order;
+        pixels: (count,) areas; sums: (count,) summed stored probability; kind: (count,) class ids;
+        touches: (count,) True where a pixel has a side without data beyond it.
+    """
+    first = np.full((count, 2), -1, np.int64)
+    pixels = np.zeros(count, np.int64)
+    sums = np.zeros(count, np.int64)
+    kind = np.zeros(count, np.uint8)
+    touches = np.zeros(count, np.bool_)
+    rows, cols = labels.shape
+    channels = probabilities.shape[0]
+    for r in range(rows):
+        for c in range(cols):
+            i = labels[r, c] - 1
+            if i < 0:
+                continue
+            value = framed[r + 1, c + 1]
+            if first[i, 0] < 0:
+                first[i, 0] = r
+                first[i, 1] = c
+                kind[i] = value
+            pixels[i] += 1
+            if value < channels:
+                sums[i] += probabilities[value, r, c]
+            if (
+                framed[r, c + 1] == 255
+                or framed[r + 2, c + 1] == 255
+                or framed[r + 1, c] == 255
+                or framed[r + 1, c + 2] == 255
+            ):
+                touches[i] = True
+    return first, pixels, sums, kind, touches
+
+
+@numba.njit(nogil=True, cache=True)
+def unite(parent: NDArray[np.int64], a: NDArray[np.int64], b: NDArray[np.int64]) -> None:
+    """Union of a[i] with b[i] for all i, in place; the smaller id becomes the root."""
+    for i in range(a.size):
+        x, y = a[i], b[i]
+        while parent[x] != x:
+            parent[x] = parent[parent[x]]
+            x = parent[x]
+        while parent[y] != y:
+            parent[y] = parent[parent[y]]
+            y = parent[y]
+        if x < y:
+            parent[y] = x
+        elif y < x:
+            parent[x] = y
+
+
+@numba.njit(nogil=True, cache=True)
+def roots(parent: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The root of every id."""
+    out = np.empty(parent.size, np.int64)
+    for i in range(parent.size):
+        x = i
+        while parent[x] != x:
+            x = parent[x]
+        out[i] = x
+        parent[i] = x
+    return out
+
+
+def border_pairs(
+    a: NDArray[Any], b: NDArray[Any], class_a: NDArray[np.uint8], class_b: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    """Pairs of labels that touch across a seam.
+
+    Args:
+        a, b: (n,) labels on either side, 0 for none.
+        class_a, class_b: (n,) their classes.
+
+    Returns:
+        (m, 2) distinct pairs, sorted.
+    """
+    touch = (a > 0) & (b > 0) & (class_a == class_b)
+    return np.unique(np.stack([a[touch], b[touch]], axis=1).astype(np.int64), axis=0)

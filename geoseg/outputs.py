@@ -1,0 +1,228 @@
+"""The files of a finished run: mask and probabilities, polygons, picture, record."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import geoseg
+from geoseg.plan import Plan
+from geoseg.recipes import RunOptions
+from geoseg.runtime.events import Events
+from geoseg.runtime.workspace import Identity, Workspace
+from geoseg.stitch.journal import Journal
+from geoseg.stitch.store import MaskStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import geopandas as gpd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A finished run."""
+
+    out: Path
+    record: Mapping[str, Any]
+    """What run.json holds."""
+    resumed: bool = False
+    """True if an earlier try had finished some or all of it."""
+
+    @property
+    def fields(self) -> gpd.GeoDataFrame:
+        """The field polygons, read from the first vector format that was written."""
+        import geopandas as gpd
+
+        name = next(name for name, kind in self.record["outputs"].items() if kind["kind"] == "fields")
+        path = self.out / name
+        return gpd.read_parquet(path) if path.suffix == ".parquet" else gpd.read_file(path)
+
+
+@dataclass(slots=True)
+class Stages:
+    """Seconds by stage, for run.json."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - begun, 3)
+
+
+def identify(plan: Plan) -> Identity:
+    """What the run computes: content, model, decisive options and versions."""
+    grid, scaling = plan.grid, plan.predictor.scaling
+    return Identity(
+        values={
+            "scene": plan.reader.content_hash(),
+            "model": {"name": plan.model.spec.name, "fingerprint": plan.model.fingerprint()},
+            "engine": {"name": plan.predictor.engine, "precision": plan.predictor.precision},
+            "grid": {"patch": grid.patch, "halo": grid.halo, "stride": grid.stride, "phase": list(grid.phase)},
+            "tile": grid.tile_size,
+            "scaling": {"gain": list(scaling.gain), "bias": list(scaling.bias), "bands": list(scaling.bands)},
+            "options": plan.options.decisive(),
+            "geoseg": geoseg.__version__,
+        }
+    )
+
+
+def finished_result(workspace: Workspace, identity: Identity, options: RunOptions) -> Result | None:
+    """The finished run in the workspace if it is this one, with every output that is asked for."""
+    record = workspace.finished()
+    if record is None or Identity(values=record.get("identity", {})).digest != identity.digest:
+        return None
+    outputs = record.get("outputs", {})
+    wanted = {"mask.tif", "preview.png", *(f"fields.{suffix}" for suffix in options.format)}
+    if options.probabilities:
+        wanted.add("probabilities.tif")
+    if not wanted <= outputs.keys() or not all((workspace.out / name).exists() for name in outputs):
+        return None
+    return Result(out=workspace.out, record=record, resumed=True)
+
+
+def make_outputs(
+    plan: Plan,
+    store: MaskStore,
+    fields: gpd.GeoDataFrame,
+    workspace: Workspace,
+    identity: Identity,
+    stages: Stages,
+    *,
+    begun: float,
+    events: Events,
+) -> dict[str, Any]:
+    """Writes every file beside its place, then renames them all, run.json last; returns what run.json holds."""
+    from geoseg.export import exporter_for
+    from geoseg.export.preview import write_preview
+
+    workspace.making.mkdir(parents=True, exist_ok=True)
+    made: dict[Path, str] = {}
+    steps = 2 + plan.options.probabilities + len(plan.options.format)
+    events.stage_started("export", total=steps)
+    with stages.timed("export"):
+        write_rasters(plan, store, workspace.making, identity, probabilities=plan.options.probabilities, made=made)
+        events.stage_advanced("export", units=1 + plan.options.probabilities)
+        for name in plan.options.format:
+            exporter = exporter_for(name)
+            for path in exporter.write(fields, workspace.making / f"fields{exporter.suffix}"):
+                made[path] = "fields"
+            events.stage_advanced("export")
+        preview = workspace.making / "preview.png"
+        write_preview(plan.reader, store, fields, preview, title=_title(plan, len(fields)))
+        made[preview] = "preview"
+        events.stage_advanced("export")
+    events.stage_finished("export")
+    record = _record(plan, store, fields, workspace, identity, stages, made, begun=begun)
+    workspace.publish(list(made), record)
+    return record
+
+
+def write_rasters(
+    plan: Plan, store: MaskStore, folder: Path, identity: Identity, *, probabilities: bool, made: dict[Path, str]
+) -> None:
+    """mask.tif and, where asked for, probabilities.tif, as COGs copied from the store."""
+    from geoseg.export.cog import write_cog
+
+    spec, grid = plan.model.spec, plan.grid
+    tags = {"GEOSEG_VERSION": geoseg.__version__, "GEOSEG_MODEL": spec.name, "GEOSEG_RUN": identity.digest}
+    window = grid.scene if plan.area is None else grid.extent
+    common: dict[str, Any] = {
+        "window": window.within(grid.hull), "origin": window, "scene": plan.reader.scene, "tags": tags,
+    }  # fmt: skip
+    write_cog(store.path / "mask", folder / "mask.tif", names=spec.class_names, scale=None, overview="mode", **common)
+    made[folder / "mask.tif"] = "mask"
+    if probabilities:
+        names = [channel.name for channel in spec.outputs]
+        write_cog(
+            store.path / "probabilities", folder / "probabilities.tif", names=names, scale=1 / 254,
+            overview="average", **common,
+        )  # fmt: skip
+        made[folder / "probabilities.tif"] = "probabilities"
+
+
+def _record(
+    plan: Plan,
+    store: MaskStore,
+    fields: gpd.GeoDataFrame,
+    workspace: Workspace,
+    identity: Identity,
+    stages: Stages,
+    made: Mapping[Path, str],
+    *,
+    begun: float,
+) -> dict[str, Any]:
+    scene, spec, grid = plan.reader.scene, plan.model.spec, plan.grid
+    tiles = list(Journal(workspace.journal).records())
+    valid = sum(tile.valid for tile in tiles)
+    return {
+        "geoseg": geoseg.__version__,
+        "run": identity.digest,
+        "identity": dict(identity.values),
+        "scene": {
+            "name": scene.name,
+            "shape": list(scene.shape),
+            "bands": list(scene.band_names),
+            "crs": scene.crs.to_string() if scene.crs is not None else None,
+            "transform": list(scene.transform)[:6],
+            "pixel_size_m": round(plan.pixel_size_m, 6),
+            "pixel_size_assumed": plan.pixel_size_assumed,
+        },
+        "model": {"name": spec.name, "reason": plan.reason, "classes": list(spec.class_names), "licence": spec.licence},
+        "options": plan.options.model_dump(mode="json"),
+        "counts": {
+            "fields": len(fields),
+            "area_m2": round(float(fields["area_m2"].sum()), 2),
+            "tiles": len(tiles),
+            "valid_pixels": valid,
+            "model_pixels_per_pixel": round(sum(tile.model_pixels for tile in tiles) / max(1, grid.extent.size), 4),
+        },
+        "outputs": {
+            path.name: {"kind": kind, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+            for path, kind in made.items()
+        },
+        "seconds": {
+            **stages.seconds,
+            "tiles_read": round(sum(tile.read_s for tile in tiles), 3),
+            "tiles_predict": round(sum(tile.predict_s for tile in tiles), 3),
+            "tiles_write": round(sum(tile.write_s for tile in tiles), 3),
+            "all": round(time.time() - begun, 3),
+        },
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"system": platform.system(), "processor": platform.machine(), "python": platform.python_version()},
+        "versions": _versions(),
+    }
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    names = ("numpy", "rasterio", "shapely", "geopandas", "torch", "torchgeo", "openvino", "dask", "zarr")
+    out = {}
+    for name in names:
+        try:
+            out[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return out
+
+
+def _title(plan: Plan, count: int) -> str:
+    return f"{plan.reader.scene.name} · {plan.model.spec.name} · {count} fields"

@@ -1,0 +1,163 @@
+"""The whole path: scene in, georeferenced mask and field polygons out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoseg.outputs import Result, Stages, finished_result, identify, make_outputs
+from geoseg.plan import Plan, prepare
+from geoseg.plugins import load_plugin
+from geoseg.protocols import ClassSource, Reader, TileMap, Vectorizer
+from geoseg.recipes import RunOptions
+from geoseg.runtime.events import Events
+from geoseg.runtime.predict import PredictTile
+from geoseg.runtime.runners import Runner, runner_for
+from geoseg.runtime.stop import Stop, signals_set
+from geoseg.runtime.workspace import Workspace
+from geoseg.scene import pixel_area_m2
+from geoseg.stitch.journal import Journal, TileRecord
+from geoseg.stitch.store import MaskStore
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+
+def run(
+    *scenes: str | Path,
+    out: str | Path,
+    options: RunOptions | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
+    events: Events | None = None,
+    client: Any | None = None,
+    **changes: Any,
+) -> Result:
+    """Segments a scene and writes mask, fields and record into `out`; the same call again resumes.
+
+    Args:
+        scenes: one file, or one file a band on one grid.
+        out: directory of the results.
+        options: all options as one value; `changes` are options by name on top of it.
+        overwrite: replace another run in `out`.
+        restart: begin anew, also where an earlier try of this run can be resumed.
+        events: listeners for progress.
+        client: a distributed.Client to run on instead of threads here.
+
+    Raises:
+        GeosegError: one clear sentence on what was found, expected, and what to do.
+    """
+    events = events or Events()
+    values = (options or RunOptions()).model_dump(exclude_unset=True) | changes
+    options = RunOptions.checked(**values)
+    stop, stages = Stop(), Stages()
+    begun = time.time()
+    with signals_set(stop):
+        with stages.timed("prepare"):
+            plan = prepare([str(scene) for scene in scenes], options)
+            identity = identify(plan)
+        events.note(plan.reason)
+        workspace = Workspace(Path(out))
+        if not (overwrite or restart) and (done := finished_result(workspace, identity, options)):
+            events.note(f"{workspace.out} already holds this run; nothing to do (--restart does it anew)")
+            return done
+        resumed = workspace.begin(identity, overwrite=overwrite, restart=restart)
+        runner = runner_for(workers=options.workers, scheduler=client or options.scheduler, stop=stop)
+        with stages.timed("predict"):
+            store = predict_into_store(plan, workspace, runner, events)
+        with stages.timed("vectorize"):
+            fields = delineate(
+                store, plan.reader, wanted=[plan.model.spec.class_id(options.field_class or plan.model.spec.field_class)],
+                class_names=plan.model.spec.class_names, pixel_size_m=plan.pixel_size_m, options=options,
+                tiles=mapped(runner, events),
+            )  # fmt: skip
+        stop.check()
+        record = make_outputs(plan, store, fields, workspace, identity, stages, begun=begun, events=events)
+    return Result(out=workspace.out, record=record, resumed=resumed)
+
+
+def predict_into_store(plan: Plan, workspace: Workspace, runner: Runner, events: Events) -> MaskStore:
+    """Predicts every tile that the journal does not know yet."""
+    store = MaskStore(path=workspace.store, grid=plan.grid, channels=len(plan.model.spec.outputs))
+    store.create()
+    journal = Journal(workspace.journal)
+    finished = journal.finished()
+    missing = [tile.index for tile in plan.grid if tile.index not in finished]
+    task = PredictTile(reader=plan.reader, predictor=plan.predictor, store=store, journal=journal, clip=plan.area)
+    events.stage_started("predict", total=len(plan.grid), done=len(plan.grid) - len(missing))
+
+    def done(record: TileRecord) -> None:
+        events.stage_advanced("predict", pixels=plan.grid.tile(record.index).core.size)
+
+    runner.map(task, missing, done=done)
+    events.stage_finished("predict")
+    return store
+
+
+def delineate(
+    source: ClassSource,
+    reader: Reader,
+    *,
+    wanted: Sequence[int],
+    class_names: Sequence[str],
+    pixel_size_m: float,
+    options: RunOptions,
+    tiles: TileMap,
+) -> gpd.GeoDataFrame:
+    """Polygons of the wanted classes: merged over seams, filtered by area, georeferenced, measured.
+
+    Args:
+        source: class ids and probabilities on a grid.
+        reader: whose scene gives the georeference.
+        wanted: class ids.
+        class_names: by class id.
+        pixel_size_m: of a pixel, used where the scene has no CRS.
+        options: instances, min_area_m2 and simplify_m are used.
+        tiles: runs the tiles.
+    """
+    from geoseg.vectorize.polygons import fields
+
+    scene, grid = reader.scene, source.grid
+    vectorizer: Vectorizer = load_plugin("vectorizers", options.instances)()
+    largest = pixel_size_m**2 if scene.crs is None else _largest_pixel_m2(reader)
+    # Objects that cannot reach the minimum are dropped before they are traced; the rest is measured exactly.
+    outlines = vectorizer.outlines(
+        source, wanted, map_tiles=tiles, min_pixels=0.98 * options.min_area_m2 / largest if largest > 0 else 0
+    )
+    frame = fields(
+        outlines, scene, class_names, origin=grid.phase, pixel_size_m=pixel_size_m, simplify_m=options.simplify_m,
+        with_confidence=source.probabilities(grid.extent & grid.tile(next(iter(grid)).index).core).shape[0] > 0,
+    )  # fmt: skip
+    keep = (frame["area_m2"] >= options.min_area_m2).to_numpy()
+    return frame if keep.all() else frame[keep].reset_index(drop=True)
+
+
+def mapped(runner: Runner, events: Events) -> TileMap:
+    """The runner as vectorizers know it, with progress."""
+
+    def tiles(function: Any, items: Sequence[Any], *, done: Any, stage: str) -> None:
+        def told(result: Any) -> None:
+            done(result)
+            events.stage_advanced(stage)
+
+        events.stage_started(stage, total=len(items))
+        runner.map(function, items, done=told)
+        events.stage_finished(stage)
+
+    return tiles
+
+
+def _largest_pixel_m2(reader: Reader) -> float:
+    """Largest geodesic pixel area at nine places of the scene."""
+    scene = reader.scene
+    rows, cols = scene.shape
+    sizes = [
+        pixel_area_m2(scene.transform, scene.crs, row=row, col=col)
+        for row in (0, rows / 2, rows - 1)
+        for col in (0, cols / 2, cols - 1)
+    ]
+    return float(np.nanmax(sizes)) if np.isfinite(sizes).any() else 0.0

@@ -1,0 +1,75 @@
+"""What is settled before the first tile: scene, model, engine, grid, area."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from geoseg.errors import InputError
+from geoseg.grid import TileGrid
+from geoseg.protocols import Model, Reader
+from geoseg.recipes import RunOptions
+from geoseg.runtime.area import Area, area_of_interest
+from geoseg.runtime.predict import Predictor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that is settled before the first tile: the run, as a value."""
+
+    reader: Reader
+    model: Model
+    predictor: Predictor
+    grid: TileGrid
+    options: RunOptions
+    area: Area | None
+    reason: str
+    """Why this model."""
+    pixel_size_m: float
+    pixel_size_assumed: bool
+    """True where neither the scene nor the user says the pixel size and the model's nominal one stands in."""
+
+
+def prepare(scenes: Sequence[str], options: RunOptions) -> Plan:
+    """Opens the scene, finds model and engine, checks that they fit, and lays the grid."""
+    from geoseg.engines import choose_engine
+    from geoseg.models import check_fit, choose, input_scaling, load
+    from geoseg.readers import open_scene, resampled
+
+    if not scenes:
+        raise InputError("no scene is given; expected one raster file, or one file a band")
+    reader = open_scene(
+        scenes, bands=options.bands, crs=options.crs, pixel_size_m=options.pixel_size_m,
+        scale=options.scale, offset=options.offset,
+    )  # fmt: skip
+    if options.model is None:
+        model, reason = choose(reader.scene, allow_resample=options.resample)
+    else:
+        model = load(options.model, weights=options.weights, trust=options.trust_checkpoint)
+        reason = f"model {model.spec.name}, as asked"
+    spec = model.spec
+    check_fit(reader.scene, spec, allow_resample=options.resample)
+    size = reader.scene.resolution_m()
+    if options.resample and size is not None and not spec.resolution_m[0] <= size <= spec.resolution_m[1]:
+        reader = resampled(reader, spec.nominal_m)
+        size = spec.nominal_m
+    if size is None:
+        log.warning(
+            "%s has no CRS and no pixel size: %g m a pixel is assumed, the resolution of %s; say --pixel-size-m or --crs",
+            reader.scene.name, spec.nominal_m, spec.name,
+        )  # fmt: skip
+    area = area_of_interest(options.aoi, reader.scene) if options.aoi else None
+    engine = choose_engine(model, name=options.engine, precision=options.precision)
+    predictor = Predictor(
+        model=model, scaling=input_scaling(reader, spec), engine=engine.name, precision=options.precision
+    )
+    grid = TileGrid.fit(
+        reader.scene, spec, patch=options.patch, k=options.tile or 1, region=None if area is None else area.region
+    )
+    return Plan(
+        reader=reader, model=model, predictor=predictor, grid=grid, options=options, area=area, reason=reason,
+        pixel_size_m=size if size is not None else spec.nominal_m, pixel_size_assumed=size is None,
+    )  # fmt: skip

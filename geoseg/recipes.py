@@ -1,0 +1,137 @@
+"""RunOptions: everything a run can be asked for, as one value; and recipes, which are the same options in YAML."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from geoseg.errors import InputError
+
+FORMATS = ("gpkg", "shp", "parquet", "fgb", "geojson")
+
+
+class RunOptions(BaseModel):
+    """Options of `geoseg run`; every name is the name on the command line and in a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = None
+    """Name, folder or checkpoint file; None takes the bundled model that fits."""
+    weights: str | None = None
+    """Local weight file for a named model whose hub is out of reach."""
+    trust_checkpoint: bool = False
+    """Load a checkpoint that can execute code."""
+    format: tuple[str, ...] = ("gpkg",)
+    """Vector formats to write."""
+    probabilities: bool = False
+    """Write probabilities.tif too."""
+    bands: tuple[str, ...] | None = None
+    """Names of the scene's bands in file order, '-' for those to ignore."""
+    crs: str | None = None
+    """CRS of a scene that does not say its own."""
+    pixel_size_m: float | None = Field(default=None, gt=0)
+    """Pixel size in metres of a scene without a CRS."""
+    scale: tuple[float, ...] | None = None
+    """physical = stored * scale + offset: one value, or one a band."""
+    offset: tuple[float, ...] | None = None
+    aoi: str | None = None
+    """Area of interest: a vector file, or west,south,east,north in degrees."""
+    resample: bool = False
+    """Bring the scene to the model's nominal resolution where it lies outside its range."""
+    engine: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    patch: int | None = Field(default=None, gt=0)
+    """Side in pixels of what the model sees; decides the result. None takes the model's."""
+    tile: int | None = Field(default=None, gt=0)
+    """Patches along a tile's side; never decides the result."""
+    workers: int | None = Field(default=None, gt=0)
+    """Tiles under way at a time."""
+    scheduler: str | None = None
+    """Address of a Dask scheduler."""
+    instances: str = "components"
+    """Vectorizer that makes objects of classes."""
+    field_class: str | None = None
+    """Class that becomes polygons, by name or id; None takes the model's."""
+    min_area_m2: float = Field(default=500.0, ge=0)
+    """Smaller fields are left out, after fields are merged over tiles."""
+    simplify_m: float = Field(default=0.0, ge=0)
+    """Largest distance in metres of simplified outlines from exact ones; 0 for exact outlines."""
+
+    @field_validator("format", "bands", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("scale", "offset", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(","))
+        return (value,) if isinstance(value, int | float) else value
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in value if name not in FORMATS]
+        if unknown or not value:
+            raise ValueError(f"no format {', '.join(map(repr, unknown)) or 'given'}; known: {', '.join(FORMATS)}")
+        return tuple(dict.fromkeys(value))
+
+    @classmethod
+    def checked(cls, **values: Any) -> RunOptions:
+        """Options from loose values; a wrong one is an InputError that names it."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise InputError(_told(error, "option")) from error
+
+    def decisive(self) -> dict[str, Any]:
+        """The options that decide what the results are, as JSON values."""
+        how = {"workers", "scheduler", "tile", "trust_checkpoint", "format", "probabilities", "weights", "model", "crs"}
+        return self.model_dump(mode="json", exclude=how)
+
+
+def load_recipe(name_or_path: str) -> dict[str, Any]:
+    """Options of a recipe, by file or by the name of one that ships with geoseg; unknown entries are an error."""
+    import yaml
+
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") and path.exists():
+        text = path.read_text(encoding="utf-8")
+    elif name_or_path in (known := recipe_names()):
+        text = known[name_or_path].read_text(encoding="utf-8")
+    else:
+        raise InputError(f"no recipe {name_or_path!r}: no such file, and the shipped ones are {', '.join(known)}")
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"recipe {name_or_path} is not YAML ({' '.join(str(error).split())}); correct it") from error
+    if not isinstance(values, dict):
+        raise InputError(f"recipe {name_or_path} holds no options; expected lines such as `model: fields-s2`")
+    values.pop("description", None)
+    try:
+        return RunOptions(**values).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        raise InputError(_told(error, f"recipe {name_or_path}: option")) from error
+
+
+def recipe_names() -> dict[str, Any]:
+    """Recipes that ship with geoseg, by name."""
+    shipped = resources.files("geoseg") / "pipelines"
+    if not shipped.is_dir():  # a checkout: the recipes lie beside the package
+        shipped = resources.files("geoseg") / ".." / "pipelines"
+    if not shipped.is_dir():
+        return {}
+    files = sorted((file for file in shipped.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    return {file.name.removesuffix(".yaml"): file for file in files}
+
+
+def _told(error: ValidationError, subject: str) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"][:1]).replace("_", "-")
+    if first["type"] == "extra_forbidden":
+        return f"{subject} {name!r} is not known; known: {', '.join(sorted(RunOptions.model_fields))}"
+    return f"{subject} {name!r}: {first['msg'].removeprefix('Value error, ')} (found {first['input']!r})"

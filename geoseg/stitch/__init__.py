@@ -1,0 +1,1 @@
+"""Where tiles come together: the store of predictions and the journal of finished tiles."""

@@ -1,0 +1,76 @@
+"""The journal of finished tiles: append-only, one file a process, written after the tile's chunk is on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+_files: dict[str, tuple[int, Path]] = {}
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileRecord:
+    index: tuple[int, int]
+    """The tile's index on the anchored lattice."""
+    valid: int
+    """Valid pixels in its core."""
+    patches: int
+    """Patches that the model saw; patches without a valid pixel are skipped."""
+    model_pixels: int
+    """Pixels that the model saw."""
+    read_s: float = 0.0
+    predict_s: float = 0.0
+    write_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    folder: Path
+
+    def append(self, record: TileRecord) -> None:
+        """Adds one finished tile; safe from threads and processes, lost at most by power failure."""
+        line = json.dumps(asdict(record)) + "\n"
+        with _lock:
+            key = str(self.folder)
+            pid, path = _files.get(key, (0, Path()))
+            if pid != os.getpid():
+                # A file a process: appends never interleave, whatever the file system.
+                path = self.folder / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
+                _files[key] = (os.getpid(), path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def records(self) -> Iterator[TileRecord]:
+        """Finished tiles, each once. A last line that was cut off by a kill is not a record."""
+        seen: set[tuple[int, int]] = set()
+        for path in sorted(self.folder.glob("*.jsonl")):
+            for line in path.read_text().splitlines(keepends=True):
+                record = _parse(line)
+                if record is not None and record.index not in seen:
+                    seen.add(record.index)
+                    yield record
+
+    def finished(self) -> set[tuple[int, int]]:
+        return {record.index for record in self.records()}
+
+
+def _parse(line: str) -> TileRecord | None:
+    if not line.endswith("\n"):
+        return None
+    try:
+        values: dict[str, Any] = json.loads(line)
+        values["index"] = tuple(values["index"])
+        return TileRecord(**values)
+    except (ValueError, TypeError, KeyError):
+        return None

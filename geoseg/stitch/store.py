@@ -1,0 +1,106 @@
+"""MaskStore: class ids and probabilities of a run in Zarr, one chunk a tile, one writer a chunk.
+
+The arrays span the hull of the tile lattice, so that every chunk is a whole tile; pixels outside the scene stay 255. Zarr
+format 2 with `.zarray` metadata is what GDAL opens, so that the COG driver can copy from the store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.errors import RunError
+from geoseg.grid import Tile, TileGrid, Window
+from geoseg.results import NODATA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskStore:
+    path: Path
+    """Directory of the Zarr group; holds `mask` (row, col) and `probabilities` (channel, row, col), both uint8."""
+    grid: TileGrid
+    channels: int
+    """Number of probability channels; 0 for a store that holds only the mask."""
+    _arrays: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __getstate__(self) -> tuple[Path, TileGrid, int]:
+        return self.path, self.grid, self.channels
+
+    def __setstate__(self, state: tuple[Path, TileGrid, int]) -> None:
+        for name, value in zip(("path", "grid", "channels"), state, strict=True):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "_arrays", {})
+
+    def create(self) -> None:
+        """Makes the arrays on disk; existing ones are kept if they have the same shape and chunks."""
+        import zarr
+        from numcodecs import Zlib
+
+        hull, size = self.grid.hull, self.grid.tile_size
+        wanted: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {"mask": (hull.shape, (size, size))}
+        if self.channels:
+            wanted["probabilities"] = ((self.channels, *hull.shape), (self.channels, size, size))
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name, (shape, chunks) in wanted.items():
+            if (self.path / name / ".zarray").exists():
+                found = zarr.open_array(self.path / name, mode="r")
+                if found.shape != shape or found.chunks != chunks:
+                    raise RunError(
+                        f"the store holds {name} of {found.shape} in chunks of {found.chunks}, this run needs {shape} "
+                        f"in {chunks}; use --restart to begin anew"
+                    )
+                continue
+            zarr.create_array(
+                store=self.path / name, shape=shape, chunks=chunks, dtype="uint8", fill_value=NODATA,
+                zarr_format=2, compressors=Zlib(level=1),
+            )  # fmt: skip
+
+    def write(self, tile: Tile, mask: NDArray[np.uint8], probabilities: NDArray[np.uint8] | None) -> None:
+        """Writes a tile's core; the rest of its chunk is 255.
+
+        Args:
+            tile: whose `core` is written.
+            mask: (row, col) class ids of the core.
+            probabilities: (channel, row, col) of the core; None for a store without them.
+        """
+        inner = tile.core.within(tile.chunk).slices
+        target = tile.chunk.within(self.grid.hull).slices
+        chunk = np.full(tile.chunk.shape, NODATA, np.uint8)
+        chunk[inner] = mask
+        self._array("mask")[target] = chunk
+        if probabilities is not None and self.channels:
+            stack = np.full((self.channels, *tile.chunk.shape), NODATA, np.uint8)
+            stack[(slice(None), *inner)] = probabilities
+            self._array("probabilities")[(slice(None), *target)] = stack
+
+    def classes(self, window: Window) -> NDArray[np.uint8]:
+        """(row, col) class ids of a window in scene pixels, which may reach beyond the run; 255 there."""
+        return self._read("mask", window)
+
+    def probabilities(self, window: Window) -> NDArray[np.uint8]:
+        """(channel, row, col) stored probabilities of a window; no channels if the store has none."""
+        if not self.channels:
+            return np.empty((0, *window.shape), np.uint8)
+        return self._read("probabilities", window)
+
+    def _read(self, name: str, window: Window) -> NDArray[np.uint8]:
+        part = window & self.grid.hull
+        lead = (self.channels,) if name == "probabilities" else ()
+        if part == window:
+            return np.asarray(self._array(name)[(..., *part.within(self.grid.hull).slices)])
+        out = np.full((*lead, *window.shape), NODATA, np.uint8)
+        if part:
+            source = part.within(self.grid.hull).slices
+            out[(..., *part.within(window).slices)] = self._array(name)[(..., *source)]
+        return out
+
+    def _array(self, name: str) -> Any:
+        if name not in self._arrays:
+            import zarr
+
+            self._arrays[name] = zarr.open_array(self.path / name, mode="r+")
+        return self._arrays[name]

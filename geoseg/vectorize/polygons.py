@@ -1,0 +1,112 @@
+"""Outlines in integer pixels to georeferenced polygons with attributes: one affine, then geodesic measures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from pyproj import CRS
+
+from geoseg.results import PROBABILITY_MAX, Outlines
+from geoseg.scene import WGS84, Scene, to_lonlat
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import geopandas as gpd
+
+COLUMNS = ("id", "class", "area_m2", "perimeter_m", "confidence", "touches_edge")
+
+
+def polygons(outlines: Outlines, transform: Affine) -> NDArray[np.object_]:
+    """(object,) shapely polygons; `transform` maps (col, row) to (x, y)."""
+    if not len(outlines):
+        return np.empty(0, object)
+    col, row = outlines.vertices[:, 1].astype(np.float64), outlines.vertices[:, 0].astype(np.float64)
+    a, b, c, d, e, f = tuple(transform)[:6]
+    coordinates = np.stack([a * col + b * row + c, d * col + e * row + f], axis=1)
+    offsets = (outlines.rings, outlines.objects)
+    return np.asarray(shapely.from_ragged_array(shapely.GeometryType.POLYGON, coordinates, offsets))
+
+
+def geodesic(shapes: NDArray[np.object_], crs: CRS) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(object,) geodesic areas in m2 and perimeters in m of polygons on WGS 84, holes subtracted and walked along too.
+
+    Method: Karney, Algorithms for geodesics, J. Geodesy 87 (2013), as in GeographicLib behind pyproj.Geod.
+    """
+    area, perimeter = np.zeros(len(shapes)), np.zeros(len(shapes))
+    if not len(shapes):
+        return area, perimeter
+    _, coordinates, (rings, objects) = shapely.to_ragged_array(shapes)
+    lon, lat = to_lonlat(coordinates[:, 0], coordinates[:, 1], crs)
+    ring_area, ring_length = np.empty(len(rings) - 1), np.empty(len(rings) - 1)
+    for i in range(len(rings) - 1):
+        part = slice(rings[i], rings[i + 1] - 1)
+        value, ring_length[i] = WGS84.polygon_area_perimeter(lon[part], lat[part])
+        ring_area[i] = abs(value)
+    for i in range(len(shapes)):
+        own = slice(objects[i], objects[i + 1])
+        area[i] = 2 * ring_area[objects[i]] - ring_area[own].sum()
+        perimeter[i] = ring_length[own].sum()
+    return area, perimeter
+
+
+def fields(
+    outlines: Outlines,
+    scene: Scene,
+    class_names: Sequence[str],
+    *,
+    origin: tuple[int, int],
+    pixel_size_m: float,
+    simplify_m: float = 0.0,
+    with_confidence: bool = True,
+) -> gpd.GeoDataFrame:
+    """Field polygons in the scene's CRS, ordered by their first pixel.
+
+    Args:
+        outlines: in scene pixels.
+        scene: gives transform and CRS.
+        class_names: by class id.
+        origin: scene pixel (row, col) of the lattice's origin; ids count from there.
+        pixel_size_m: side of a pixel in metres, used where there is no CRS.
+        simplify_m: largest distance in metres between the exact outline and the simplified one; 0 keeps it exact.
+            Measures are those of the polygon as written.
+        with_confidence: False where the source has no probabilities: the column is then empty.
+    """
+    import geopandas as gpd
+
+    shapes = polygons(outlines, scene.transform)
+    if simplify_m > 0:
+        shapes = simplified(shapes, tolerance=simplify_m / units_in_m(scene, pixel_size_m))
+    if scene.crs is not None:
+        area, perimeter = geodesic(shapes, scene.crs)
+    else:
+        unit = pixel_size_m / abs(scene.transform.determinant) ** 0.5
+        area, perimeter = shapely.area(shapes) * unit**2, shapely.length(shapes) * unit
+    rows, cols = (outlines.first - np.array(origin)).T if len(outlines) else (np.empty(0, int), np.empty(0, int))
+    confidence = outlines.sums / (PROBABILITY_MAX * np.maximum(outlines.pixels, 1))
+    names = np.array([*class_names, *(f"class_{i}" for i in range(len(class_names), 256))], object)
+    columns = {
+        "id": np.array([f"r{row}c{col}" for row, col in zip(rows, cols, strict=True)], object),
+        "class": names[outlines.kind],
+        "area_m2": np.round(area, 2),
+        "perimeter_m": np.round(perimeter, 2),
+        "confidence": np.round(confidence, 4) if with_confidence else np.full(len(outlines), np.nan),
+        "touches_edge": outlines.touches,
+    }
+    return gpd.GeoDataFrame(columns, geometry=shapes, crs=scene.crs)
+
+
+def units_in_m(scene: Scene, pixel_size_m: float) -> float:
+    """Length in metres of one unit of the scene's coordinates, at its centre."""
+    return pixel_size_m / float(abs(scene.transform.determinant)) ** 0.5
+
+
+def simplified(shapes: NDArray[np.object_], *, tolerance: float) -> NDArray[np.object_]:
+    """Polygons with fewer vertices, none farther than `tolerance` from the exact outline; valid, none lost."""
+    thin = shapely.simplify(shapes, tolerance, preserve_topology=True)
+    keep_exact = ~shapely.is_valid(thin) | shapely.is_empty(thin) | (shapely.get_type_id(thin) != 3)
+    return np.where(keep_exact, shapes, thin)
