@@ -4,7 +4,7 @@ Scene pixels are (row, col) with (0, 0) at the scene's first pixel. The lattice 
 that two windows of one satellite grid, or an AOI and the whole scene, are cut along the same lines.
 
     cell      one lattice square of core x core pixels; a patch predicts one cell
-    patch     a cell plus its halo, clipped to the scene, grown to the stride lattice: what the model sees
+    patch     a cell plus its halo, clipped to the scene, grown by reflection: what the model sees
     tile      k x k cells: what Dask and the store handle. `core` is what it writes, `window` what it reads,
               `inner` is core within window
 """
@@ -86,7 +86,7 @@ class Patch:
     window: Window
     """What is read for it: cell and halo, clipped to the scene."""
     frame: Window
-    """What the model sees: `window` grown outward to the stride lattice, the growth filled by reflection."""
+    """What the model sees: `window` grown outward by reflection, to the full patch or to the stride lattice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +217,7 @@ class TileGrid:
             for col in range(col0, col1, self.core):
                 cell = Window(row, col, self.core, self.core)
                 window = cell.grown(self.halo) & self.scene
-                yield Patch(core=cell & self.scene, window=window, frame=self._frame(window))
+                yield Patch(core=cell & self.scene, window=window, frame=self._frame(cell, window))
 
     def chunk_index(self, tile: Tile) -> tuple[int, int]:
         """Position of the tile's chunk in the store."""
@@ -247,13 +247,17 @@ class TileGrid:
             self.phase[1] - (self.phase[1] - window.col_stop) // core * core,
         )
 
-    def _frame(self, window: Window) -> Window:
-        stride = self.stride
-        row = self.phase[0] + (window.row - self.phase[0]) // stride * stride
-        col = self.phase[1] + (window.col - self.phase[1]) // stride * stride
-        row_stop = self.phase[0] - (self.phase[0] - window.row_stop) // stride * stride
-        col_stop = self.phase[1] - (self.phase[1] - window.col_stop) // stride * stride
+    def _frame(self, cell: Window, window: Window) -> Window:
+        row, row_stop = self._side(cell.row, window.row, window.row_stop, self.shape[0], self.phase[0])
+        col, col_stop = self._side(cell.col, window.col, window.col_stop, self.shape[1], self.phase[1])
         return Window(row, col, row_stop - row, col_stop - col)
+
+    def _side(self, cell: int, start: int, stop: int, size: int, phase: int) -> tuple[int, int]:
+        """A frame's extent along one axis: full for whole cells (so that a run has at most nine shapes), else least."""
+        if cell >= 0 and cell + self.core <= size:
+            return cell - self.halo, cell + self.core + self.halo
+        stride = self.stride
+        return phase + (start - phase) // stride * stride, phase - (phase - stop) // stride * stride
 
 
 def lattice_phase(transform: Affine) -> tuple[int, int]:
@@ -262,5 +266,5 @@ def lattice_phase(transform: Affine) -> tuple[int, int]:
     floor(x + .25) and not round(x): grids shifted by half a pixel against the origin (common) then fall to one side
     whatever the rounding of the last bits.
     """
-    col, row = ~transform * (0.0, 0.0)
+    col, row = ~transform @ (0.0, 0.0)
     return math.floor(row + 0.25), math.floor(col + 0.25)

@@ -124,7 +124,7 @@ def make_outputs(
         made[preview] = "preview"
         events.stage_advanced("export")
     events.stage_finished("export")
-    record = _record(plan, store, fields, workspace, identity, stages, made, begun=begun)
+    record = _record(plan, fields, workspace, identity, stages, made, begun=begun)
     workspace.publish(list(made), record)
     return record
 
@@ -136,7 +136,12 @@ def write_rasters(
     from geoseg.export.cog import write_cog
 
     spec, grid = plan.model.spec, plan.grid
-    tags = {"GEOSEG_VERSION": geoseg.__version__, "GEOSEG_MODEL": spec.name, "GEOSEG_RUN": identity.digest}
+    tags = {
+        "GEOSEG_VERSION": geoseg.__version__,
+        "GEOSEG_MODEL": spec.name,
+        "GEOSEG_RUN": identity.digest,
+        "GEOSEG_CLASSES": ",".join(spec.class_names),
+    }
     window = grid.scene if plan.area is None else grid.extent
     common: dict[str, Any] = {
         "window": window.within(grid.hull), "origin": window, "scene": plan.reader.scene, "tags": tags,
@@ -154,7 +159,6 @@ def write_rasters(
 
 def _record(
     plan: Plan,
-    store: MaskStore,
     fields: gpd.GeoDataFrame,
     workspace: Workspace,
     identity: Identity,

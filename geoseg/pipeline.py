@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoseg.outputs import Result, Stages, finished_result, identify, make_outputs
+from geoseg.errors import InputError, RunError
+from geoseg.outputs import Result, Stages, finished_result, identify, make_outputs, write_rasters
 from geoseg.plan import Plan, prepare
 from geoseg.plugins import load_plugin
 from geoseg.protocols import ClassSource, Reader, TileMap, Vectorizer
@@ -78,6 +80,94 @@ def run(
         stop.check()
         record = make_outputs(plan, store, fields, workspace, identity, stages, begun=begun, events=events)
     return Result(out=workspace.out, record=record, resumed=resumed)
+
+
+def segment_file(
+    *scenes: str | Path,
+    out: str | Path,
+    options: RunOptions | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
+    events: Events | None = None,
+    client: Any | None = None,
+) -> Path:
+    """Segments a scene into one raster of class ids, or of probabilities where options.probabilities is set.
+
+    An unfinished try is kept beside `out` in a directory `.NAME.partial`, from which the same call resumes.
+    """
+    events, options, stop, target = events or Events(), options or RunOptions(), Stop(), Path(out)
+    if target.exists() and not overwrite:
+        raise RunError(f"{target} exists; choose another -o, or --overwrite to replace it")
+    with signals_set(stop):
+        plan = prepare([str(scene) for scene in scenes], options)
+        events.note(plan.reason)
+        identity = identify(plan)
+        workspace = Workspace(target.parent / f".{target.name}.partial")
+        workspace.begin(identity, overwrite=False, restart=restart)
+        runner = runner_for(workers=options.workers, scheduler=client or options.scheduler, stop=stop)
+        store = predict_into_store(plan, workspace, runner, events)
+        workspace.making.mkdir(parents=True, exist_ok=True)
+        made: dict[Path, str] = {}
+        write_rasters(plan, store, workspace.making, identity, probabilities=options.probabilities, made=made)
+        list(made)[-1].replace(target)
+        shutil.rmtree(workspace.out, ignore_errors=True)
+    return target
+
+
+def vectorize_file(
+    source: str | Path,
+    *,
+    out: str | Path,
+    options: RunOptions | None = None,
+    classes: Sequence[str] | None = None,
+    tile: int | None = None,
+    overwrite: bool = False,
+    events: Events | None = None,
+    client: Any | None = None,
+) -> tuple[int, list[Path]]:
+    """Polygons of a class mask, or of a raster with one probability band a class; how many, and the files made.
+
+    Args:
+        source: any raster that rasterio opens.
+        out: vector file, whose suffix says the format.
+        options: field_class (default `field`, else class 1), instances, min_area_m2, simplify_m, crs, pixel_size_m, workers.
+        classes: names by class id; None takes those in the file, if any.
+        tile: side of a tile in pixels; never decides the result.
+        overwrite: replace `out`.
+        events: listeners for progress.
+        client: a distributed.Client to run on instead of threads here.
+    """
+    from geoseg.export import exporter_for
+    from geoseg.readers import class_names, open_scene
+    from geoseg.vectorize.source import raster_classes
+
+    events, options, stop, target = events or Events(), options or RunOptions(), Stop(), Path(out)
+    exporter = exporter_for(target)
+    if target.exists() and not overwrite:
+        raise RunError(f"{target} exists; choose another -o, or --overwrite to replace it")
+    reader = open_scene([str(source)], crs=options.crs, pixel_size_m=options.pixel_size_m)
+    names = tuple(classes or class_names(str(source)))
+    wanted = _class_id(options.field_class, names, count=len(reader.scene.bands))
+    with signals_set(stop):
+        runner = runner_for(workers=options.workers, scheduler=client or options.scheduler, stop=stop)
+        frame = delineate(
+            raster_classes(reader, tile=tile), reader, wanted=[wanted], class_names=names,
+            pixel_size_m=reader.scene.resolution_m() or 1.0, options=options, tiles=mapped(runner, events),
+        )  # fmt: skip
+    stop.check()
+    return len(frame), exporter.write(frame, target)
+
+
+def _class_id(wanted: str | None, names: Sequence[str], *, count: int) -> int:
+    """The id of the class that becomes polygons: as asked, else `field`, else 1."""
+    if wanted is None:
+        return names.index("field") if "field" in names else 1
+    if wanted in names:
+        return names.index(wanted)
+    if wanted.isdecimal() and int(wanted) < (count if count > 1 else 255):
+        return int(wanted)
+    known = f"its classes are {', '.join(names)}" if names else "its classes have no names: give an id"
+    raise InputError(f"no class {wanted!r} in this raster; {known}, or name them with --classes")
 
 
 def predict_into_store(plan: Plan, workspace: Workspace, runner: Runner, events: Events) -> MaskStore:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from geoseg.errors import InputError
 from geoseg.grid import TileGrid
@@ -33,7 +34,7 @@ class Plan:
     """True where neither the scene nor the user says the pixel size and the model's nominal one stands in."""
 
 
-def prepare(scenes: Sequence[str], options: RunOptions) -> Plan:
+def prepare(scenes: Sequence[Any], options: RunOptions) -> Plan:
     """Opens the scene, finds model and engine, checks that they fit, and lays the grid."""
     from geoseg.engines import choose_engine
     from geoseg.models import check_fit, choose, input_scaling, load
@@ -41,7 +42,7 @@ def prepare(scenes: Sequence[str], options: RunOptions) -> Plan:
 
     if not scenes:
         raise InputError("no scene is given; expected one raster file, or one file a band")
-    reader = open_scene(
+    reader = scenes[0] if isinstance(scenes[0], Reader) else open_scene(
         scenes, bands=options.bands, crs=options.crs, pixel_size_m=options.pixel_size_m,
         scale=options.scale, offset=options.offset,
     )  # fmt: skip

@@ -111,7 +111,7 @@ class Scene:
 
 def pixel_area_m2(transform: Affine, crs: CRS, *, row: float, col: float) -> float:
     """Geodesic area of the pixel whose corner is at (row, col), in square metres."""
-    corners = [transform * (col + dx, row + dy) for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))]
+    corners = [transform @ (col + dx, row + dy) for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))]
     lon, lat = to_lonlat(np.array([c[0] for c in corners]), np.array([c[1] for c in corners]), crs)
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         return math.nan

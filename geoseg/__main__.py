@@ -1,0 +1,5 @@
+"""`python -m geoseg` is `geoseg`."""
+
+from geoseg.cli.main import main
+
+main()

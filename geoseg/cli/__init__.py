@@ -1,0 +1,1 @@
+"""The command line: one file a command, found by entry points; modules here import click and nothing heavy."""

@@ -1,0 +1,60 @@
+"""geoseg info: what a scene is, and which model fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from geoseg.cli.options import given, scene_options
+
+
+@click.command("info")
+@click.argument("scenes", nargs=-1, required=True, type=click.Path())
+@scene_options
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_context
+def command(ctx: click.Context, scenes: tuple[str, ...], as_json: bool, **_: Any) -> None:
+    """Show size, bands, CRS, resolution and the model that fits."""
+    import json
+
+    from geoseg.errors import ModelError
+    from geoseg.models import choose
+    from geoseg.readers import open_scene
+    from geoseg.recipes import RunOptions
+
+    values = {name: value for name, value in given(ctx).items() if name != "as_json"}
+    options = RunOptions.checked(**values)
+    scene = open_scene(
+        scenes, bands=options.bands, crs=options.crs, pixel_size_m=options.pixel_size_m, scale=options.scale,
+        offset=options.offset,
+    ).scene  # fmt: skip
+    try:
+        chosen = choose(scene)[1]
+    except ModelError as error:
+        chosen = str(error)
+    size = scene.resolution_m()
+    rows, cols = scene.shape
+    facts: dict[str, Any] = {
+        "name": scene.name,
+        "size": f"{cols:,} x {rows:,} pixels",
+        "crs": scene.crs.to_string() if scene.crs is not None else "none",
+        "pixel": f"{size:.4g} m" if size is not None else "unknown",
+        "model": chosen,
+    }
+    bands = [
+        {"name": b.name, "dtype": b.dtype, "nodata": b.nodata, "scale": b.scale, "offset": b.offset}
+        for b in scene.bands
+    ]
+    if as_json:
+        facts |= {"size": [cols, rows], "pixel": size, "bands": bands, "transform": list(scene.transform)[:6]}
+        click.echo(json.dumps(facts, indent=2, default=str))
+        return
+    for label, value in facts.items():
+        click.echo(f"{label:<6} {value}")
+    for i, band in enumerate(bands, start=1):
+        scaling = (
+            f", {band['scale']:g} x stored + {band['offset']:g}" if (band["scale"], band["offset"]) != (1, 0) else ""
+        )
+        nodata = f", nodata {band['nodata']:g}" if band["nodata"] is not None else ""
+        click.echo(f"band {i} {band['name'] or '(unnamed)'}: {band['dtype']}{nodata}{scaling}")

@@ -1,0 +1,85 @@
+"""Options that several commands share. Every name is the name of a RunOptions entry and of a recipe line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+Decorator = Callable[[Any], Any]
+
+# Options of the command line that say how to run and where to, not what: they are no RunOptions.
+_OF_THE_COMMAND = {"scenes", "scene", "out", "recipe", "overwrite", "restart", "quiet", "log_json", "source", "json_"}
+
+
+def scene_options(command: Any) -> Any:
+    """How to read a scene."""
+    return _stacked(
+        command,
+        click.option("--bands", help="Names of the bands in file order, e.g. red,green,blue,nir; '-' skips one."),
+        click.option("--crs", help="CRS of a scene that does not say its own, e.g. EPSG:32633."),
+        click.option("--pixel-size-m", type=float, help="Pixel size in metres of a scene without a CRS."),
+        click.option("--scale", help="physical = stored * scale + offset: one value, or one a band."),
+        click.option("--offset", help="See --scale."),
+    )
+
+
+def model_options(command: Any) -> Any:
+    """Which model, on what."""
+    return _stacked(
+        command,
+        click.option("--model", help="Name, folder or checkpoint; default: the bundled model that fits."),
+        click.option("--weights", help="Local weight file of a named model."),
+        click.option("--trust-checkpoint", is_flag=True, help="Load a checkpoint that can execute code."),
+        click.option("--aoi", help="Area of interest: a vector file, or west,south,east,north in degrees."),
+        click.option(
+            "--resample", is_flag=True, help="Bring the scene to the model's resolution if it lies outside its range."
+        ),
+        click.option("--engine", help="auto, openvino, torch, or another that is installed.", default="auto"),
+        click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto"),
+        click.option("--patch", type=int, help="Side in pixels of what the model sees; decides the result."),
+        click.option("--tile", type=int, help="Patches along a tile's side; never decides the result."),
+        click.option("--workers", type=int, help="Tiles under way at a time."),
+        click.option("--scheduler", help="Address of a Dask scheduler, e.g. tcp://host:8786."),
+    )
+
+
+def field_options(command: Any) -> Any:
+    """From classes to polygons."""
+    return _stacked(
+        command,
+        click.option("--instances", help="How objects are made of classes: components.", default="components"),
+        click.option("--field-class", help="Class that becomes polygons, by name or id."),
+        click.option("--min-area-m2", type=float, help="Smaller fields are left out.  [default: 500]"),
+        click.option(
+            "--simplify-m", type=float, help="Largest distance in metres from the exact outline.  [default: 0]"
+        ),
+    )
+
+
+def run_controls(command: Any) -> Any:
+    """How the command behaves."""
+    return _stacked(
+        command,
+        click.option("--overwrite", is_flag=True, help="Replace another run in OUT."),
+        click.option("--restart", is_flag=True, help="Begin anew instead of resuming."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress."),
+        click.option("--log-json", is_flag=True, help="Progress as JSON lines on standard error."),
+    )
+
+
+def given(ctx: click.Context) -> dict[str, Any]:
+    """The RunOptions that stand on the command line; defaults are left to recipe and RunOptions."""
+    return {
+        name: value
+        for name, value in ctx.params.items()
+        if name not in _OF_THE_COMMAND and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+
+
+def _stacked(command: Any, *decorators: Decorator) -> Any:
+    for decorate in reversed(decorators):
+        command = decorate(command)
+    return command

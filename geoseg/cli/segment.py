@@ -1,0 +1,33 @@
+"""geoseg segment: scene in, mask out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from geoseg.cli.options import given, model_options, run_controls, scene_options
+
+
+@click.command("segment")
+@click.argument("scenes", nargs=-1, required=True, type=click.Path())
+@click.option("-o", "--out", required=True, type=click.Path(dir_okay=False), help="The mask, e.g. mask.tif.")
+@click.option("--probabilities", is_flag=True, help="Write probabilities, one band a class, in place of class ids.")
+@scene_options
+@model_options
+@run_controls
+@click.pass_context
+def command(
+    ctx: click.Context, scenes: tuple[str, ...], out: str, overwrite: bool, restart: bool, quiet: bool, log_json: bool,
+    **_: Any,
+) -> None:  # fmt: skip
+    """Segment SCENE into one georeferenced raster of class ids (COG)."""
+    from geoseg.cli.progress import progress
+    from geoseg.pipeline import segment_file
+    from geoseg.recipes import RunOptions
+
+    options = RunOptions.checked(**given(ctx))
+    with progress(quiet=quiet, log_json=log_json) as events:
+        written = segment_file(*scenes, out=out, options=options, overwrite=overwrite, restart=restart, events=events)
+    if not quiet and not log_json:
+        click.echo(str(written))
