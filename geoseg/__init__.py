@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 _HOME = {
     "GeosegError": "geoseg.errors",
     "ModelSpec": "geoseg.spec",
-    "Result": "geoseg.pipeline",
+    "Result": "geoseg.outputs",
     "RunOptions": "geoseg.recipes",
     "Scene": "geoseg.scene",
     "TileGrid": "geoseg.grid",
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from geoseg.grid import Window as Window
     from geoseg.lazy import segment as segment
     from geoseg.metrics import evaluate as evaluate
-    from geoseg.pipeline import Result as Result
+    from geoseg.outputs import Result as Result
     from geoseg.pipeline import delineate as delineate
     from geoseg.pipeline import run as run
     from geoseg.readers import open_scene as open_scene

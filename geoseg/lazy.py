@@ -42,7 +42,7 @@ def segment(
     """
     import dask.array as da
     import xarray as xr
-    from dask import delayed
+    from dask.delayed import delayed
     from odc.geo.xr import xr_coords
 
     given = scene if isinstance(scene, tuple) else (scene,)
@@ -61,15 +61,11 @@ def segment(
         line = []
         for j in cols:
             shape = (*lead, *grid.tile((i, j)).core.shape)
-            line.append(
-                da.from_delayed(
-                    task(recipe, (i, j)), shape=shape, dtype=np.uint8
-                )
-            )
+            line.append(da.from_delayed(task(recipe, (i, j)), shape=shape, dtype=np.uint8))
         blocks.append(line)
     extent = grid.extent
     box = plan.reader.scene.geobox[extent.slices]
-    coords = dict(xr_coords(box)) if box.crs is not None else {}
+    coords: dict[Any, Any] = dict(xr_coords(box)) if box.crs is not None else {}
     dims = tuple(box.dimensions) if box.crs is not None else ("y", "x")
     if probabilities:
         data = da.concatenate([da.concatenate(line, axis=2) for line in blocks], axis=1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pyproj import CRS
 
 from geoseg.errors import InputError, RunError
 from geoseg.outputs import Result, Stages, finished_result, identify, make_outputs, write_rasters
@@ -21,7 +22,7 @@ from geoseg.runtime.predict import PredictTile
 from geoseg.runtime.runners import Runner, runner_for
 from geoseg.runtime.stop import Stop, signals_set
 from geoseg.runtime.workspace import Workspace
-from geoseg.scene import pixel_area_m2
+from geoseg.scene import Scene, pixel_area_m2
 from geoseg.stitch.journal import Journal, TileRecord
 from geoseg.stitch.store import MaskStore
 
@@ -213,7 +214,7 @@ def delineate(
 
     scene, grid = reader.scene, source.grid
     vectorizer: Vectorizer = load_plugin("vectorizers", options.instances)()
-    largest = pixel_size_m**2 if scene.crs is None else _largest_pixel_m2(reader)
+    largest = pixel_size_m**2 if scene.crs is None else _largest_pixel_m2(scene, scene.crs)
     # Objects that cannot reach the minimum are dropped before they are traced; the rest is measured exactly.
     outlines = vectorizer.outlines(
         source, wanted, map_tiles=tiles, min_pixels=0.98 * options.min_area_m2 / largest if largest > 0 else 0
@@ -241,12 +242,11 @@ def mapped(runner: Runner, events: Events) -> TileMap:
     return tiles
 
 
-def _largest_pixel_m2(reader: Reader) -> float:
+def _largest_pixel_m2(scene: Scene, crs: CRS) -> float:
     """Largest geodesic pixel area at nine places of the scene."""
-    scene = reader.scene
     rows, cols = scene.shape
     sizes = [
-        pixel_area_m2(scene.transform, scene.crs, row=row, col=col)
+        pixel_area_m2(scene.transform, crs, row=row, col=col)
         for row in (0, rows / 2, rows - 1)
         for col in (0, cols / 2, cols - 1)
     ]

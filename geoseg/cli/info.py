@@ -13,8 +13,7 @@ from geoseg.cli.options import given, scene_options
 @click.argument("scenes", nargs=-1, required=True, type=click.Path())
 @scene_options
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.pass_context
-def command(ctx: click.Context, scenes: tuple[str, ...], as_json: bool, **_: Any) -> None:
+def command(scenes: tuple[str, ...], as_json: bool, **_: Any) -> None:
     """Show size, bands, CRS, resolution and the model that fits."""
     import json
 
@@ -23,8 +22,7 @@ def command(ctx: click.Context, scenes: tuple[str, ...], as_json: bool, **_: Any
     from geoseg.readers import open_scene
     from geoseg.recipes import RunOptions
 
-    values = {name: value for name, value in given(ctx).items() if name != "as_json"}
-    options = RunOptions.checked(**values)
+    options = RunOptions.checked(**given())
     scene = open_scene(
         scenes, bands=options.bands, crs=options.crs, pixel_size_m=options.pixel_size_m, scale=options.scale,
         offset=options.offset,

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 Decorator = Callable[[Any], Any]
 
 # Options of the command line that say how to run and where to, not what: they are no RunOptions.
-_OF_THE_COMMAND = {"scenes", "scene", "out", "recipe", "overwrite", "restart", "quiet", "log_json", "source", "json_"}
+_OF_THE_COMMAND = {"scenes", "scene", "out", "recipe", "overwrite", "restart", "quiet", "log_json", "source", "as_json"}
 
 
 def scene_options(command: Any) -> Any:
@@ -70,8 +70,9 @@ def run_controls(command: Any) -> Any:
     )
 
 
-def given(ctx: click.Context) -> dict[str, Any]:
+def given() -> dict[str, Any]:
     """The RunOptions that stand on the command line; defaults are left to recipe and RunOptions."""
+    ctx = click.get_current_context()
     return {
         name: value
         for name, value in ctx.params.items()

@@ -19,9 +19,8 @@ from geoseg.cli.options import field_options, given, model_options, run_controls
 @model_options
 @field_options
 @run_controls
-@click.pass_context
 def command(
-    ctx: click.Context, scenes: tuple[str, ...], out: str, recipe: str | None, overwrite: bool, restart: bool,
+    scenes: tuple[str, ...], out: str, recipe: str | None, overwrite: bool, restart: bool,
     quiet: bool, log_json: bool, **_: Any,
 ) -> None:  # fmt: skip
     """Segment SCENE and write mask, field polygons, preview and record into OUT.
@@ -38,7 +37,7 @@ def command(
     from geoseg.recipes import RunOptions, load_recipe
 
     values = load_recipe(recipe) if recipe else {}
-    options = RunOptions.checked(**(values | given(ctx)))
+    options = RunOptions.checked(**(values | given()))
     with progress(quiet=quiet, log_json=log_json) as events:
         result = run(*scenes, out=out, options=options, overwrite=overwrite, restart=restart, events=events)
     if not quiet and not log_json:

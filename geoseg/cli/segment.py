@@ -16,9 +16,8 @@ from geoseg.cli.options import given, model_options, run_controls, scene_options
 @scene_options
 @model_options
 @run_controls
-@click.pass_context
 def command(
-    ctx: click.Context, scenes: tuple[str, ...], out: str, overwrite: bool, restart: bool, quiet: bool, log_json: bool,
+    scenes: tuple[str, ...], out: str, overwrite: bool, restart: bool, quiet: bool, log_json: bool,
     **_: Any,
 ) -> None:  # fmt: skip
     """Segment SCENE into one georeferenced raster of class ids (COG)."""
@@ -26,7 +25,7 @@ def command(
     from geoseg.pipeline import segment_file
     from geoseg.recipes import RunOptions
 
-    options = RunOptions.checked(**given(ctx))
+    options = RunOptions.checked(**given())
     with progress(quiet=quiet, log_json=log_json) as events:
         written = segment_file(*scenes, out=out, options=options, overwrite=overwrite, restart=restart, events=events)
     if not quiet and not log_json:

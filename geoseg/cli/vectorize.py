@@ -21,9 +21,8 @@ from geoseg.cli.options import field_options, given
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.option("--log-json", is_flag=True, help="Progress as JSON lines on standard error.")
-@click.pass_context
 def command(
-    ctx: click.Context, source: str, out: str, classes: str | None, tile: int | None, overwrite: bool, quiet: bool,
+    source: str, out: str, classes: str | None, tile: int | None, overwrite: bool, quiet: bool,
     log_json: bool, **_: Any,
 ) -> None:  # fmt: skip
     """Turn a class mask, or a raster with one probability band a class, into polygons without seams."""
@@ -31,7 +30,7 @@ def command(
     from geoseg.pipeline import vectorize_file
     from geoseg.recipes import RunOptions
 
-    values = {name: value for name, value in given(ctx).items() if name not in ("classes", "tile")}
+    values = {name: value for name, value in given().items() if name not in ("classes", "tile")}
     names = tuple(classes.split(",")) if classes else None
     with progress(quiet=quiet, log_json=log_json) as events:
         count, written = vectorize_file(

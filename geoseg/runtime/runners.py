@@ -22,8 +22,8 @@ class Threads:
     stop: Stop = field(default_factory=Stop)
 
     def map(self, function: Function, items: Sequence[Any], *, done: Done) -> None:
-        import dask
-        from dask import delayed
+        from dask.base import compute
+        from dask.delayed import delayed
 
         lock = threading.Lock()
 
@@ -35,9 +35,7 @@ class Threads:
                 done(result)
 
         task = delayed(one, pure=False)
-        dask.compute(
-            [task(item) for item in items], scheduler="threads", num_workers=self.workers, optimize_graph=False
-        )
+        compute([task(item) for item in items], scheduler="threads", num_workers=self.workers, optimize_graph=False)
         self.stop.check()
 
 
