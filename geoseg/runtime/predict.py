@@ -94,7 +94,7 @@ def classes_of(
     probabilities: NDArray[np.uint8], valid: NDArray[np.bool_], class_channels: list[int]
 ) -> NDArray[np.uint8]:
     """(row, col) class ids: argmax over class channels, ties to the lowest id, 255 where invalid."""
-    mask = np.argmax(probabilities[class_channels], axis=0).astype(np.uint8)
+    mask: NDArray[np.uint8] = np.argmax(probabilities[class_channels], axis=0).astype(np.uint8)
     mask[~valid] = NODATA
     return mask
 

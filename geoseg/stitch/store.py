@@ -38,7 +38,7 @@ class MaskStore:
     def create(self) -> None:
         """Makes the arrays on disk; existing ones are kept if they have the same shape and chunks."""
         import zarr
-        from numcodecs import Zlib
+        from numcodecs import Zstd
 
         hull, size = self.grid.hull, self.grid.tile_size
         wanted: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {"mask": (hull.shape, (size, size))}
@@ -56,7 +56,7 @@ class MaskStore:
                 continue
             zarr.create_array(
                 store=self.path / name, shape=shape, chunks=chunks, dtype="uint8", fill_value=NODATA,
-                zarr_format=2, compressors=Zlib(level=1),
+                zarr_format=2, compressors=Zstd(level=1),
             )  # fmt: skip
 
     def write(self, tile: Tile, mask: NDArray[np.uint8], probabilities: NDArray[np.uint8] | None) -> None:
