@@ -16,6 +16,7 @@ import geoseg
 from geoseg.plan import Plan
 from geoseg.recipes import RunOptions
 from geoseg.runtime.events import Events
+from geoseg.results import PROBABILITY_MAX
 from geoseg.runtime.workspace import Identity, Workspace
 from geoseg.stitch.journal import Journal
 from geoseg.stitch.store import MaskStore
@@ -68,7 +69,7 @@ def identify(plan: Plan) -> Identity:
         values={
             "scene": plan.reader.content_hash(),
             "model": {"name": plan.model.spec.name, "fingerprint": plan.model.fingerprint()},
-            "engine": {"name": plan.predictor.engine, "precision": plan.predictor.precision},
+            "engine": {"name": plan.engine, "precision": plan.predictor.precision},
             "grid": {"patch": grid.patch, "halo": grid.halo, "stride": grid.stride, "phase": list(grid.phase)},
             "tile": grid.tile_size,
             "scaling": {"gain": list(scaling.gain), "bias": list(scaling.bias), "bands": list(scaling.bands)},
@@ -120,8 +121,8 @@ def make_outputs(
                 made[path] = "fields"
             events.stage_advanced("export")
         preview = workspace.making / "preview.png"
-        write_preview(plan.reader, store, fields, preview, title=_title(plan, len(fields)))
-        made[preview] = "preview"
+        for path in write_preview(plan.reader, fields, preview, model=plan.model.spec.name):
+            made[path] = "preview"
         events.stage_advanced("export")
     events.stage_finished("export")
     record = _record(plan, fields, workspace, identity, stages, made, begun=begun)
@@ -134,6 +135,7 @@ def write_rasters(
 ) -> None:
     """mask.tif and, where asked for, probabilities.tif, as COGs copied from the store."""
     from geoseg.export.cog import write_cog
+    from geoseg.export.style import class_colors
 
     spec, grid = plan.model.spec, plan.grid
     tags = {
@@ -142,19 +144,24 @@ def write_rasters(
         "GEOSEG_RUN": identity.digest,
         "GEOSEG_CLASSES": ",".join(spec.class_names),
     }
-    window = grid.scene if plan.area is None else grid.extent
+    extent = grid.extent
     common: dict[str, Any] = {
-        "window": window.within(grid.hull), "origin": window, "scene": plan.reader.scene, "tags": tags,
-    }  # fmt: skip
-    write_cog(store.path / "mask", folder / "mask.tif", names=spec.class_names, scale=None, overview="mode", **common)
-    made[folder / "mask.tif"] = "mask"
+        "window": extent.within(grid.hull),
+        "scene": plan.reader.scene.cropped(extent.row, extent.col, *extent.shape),
+        "tags": tags,
+    }
+    colors = class_colors(spec.class_names, field_class=spec.field_class)
+    for path in write_cog(
+        store.path / "mask", folder / "mask.tif", names=["class"], classes=spec.class_names, colors=colors,
+        overview="mode", **common,
+    ):  # fmt: skip
+        made[path] = "mask"
     if probabilities:
         names = [channel.name for channel in spec.outputs]
-        write_cog(
-            store.path / "probabilities", folder / "probabilities.tif", names=names, scale=1 / 254,
-            overview="average", **common,
-        )  # fmt: skip
-        made[folder / "probabilities.tif"] = "probabilities"
+        for path in write_cog(
+            store.path / "probabilities", folder / "probabilities.tif", names=names, scale=1 / PROBABILITY_MAX, **common
+        ):
+            made[path] = "probabilities"
 
 
 def _record(
@@ -227,6 +234,3 @@ def _versions() -> dict[str, str]:
             continue
     return out
 
-
-def _title(plan: Plan, count: int) -> str:
-    return f"{plan.reader.scene.name} · {plan.model.spec.name} · {count} fields"

@@ -29,6 +29,8 @@ class Plan:
     area: Area | None
     reason: str
     """Why this model."""
+    engine: str
+    """The engine that is chosen on this machine."""
     pixel_size_m: float
     pixel_size_assumed: bool
     """True where neither the scene nor the user says the pixel size and the model's nominal one stands in."""
@@ -65,12 +67,12 @@ def prepare(scenes: Sequence[Any], options: RunOptions) -> Plan:
     area = area_of_interest(options.aoi, reader.scene) if options.aoi else None
     engine = choose_engine(model, name=options.engine, precision=options.precision)
     predictor = Predictor(
-        model=model, scaling=input_scaling(reader, spec), engine=engine.name, precision=options.precision
+        model=model, scaling=input_scaling(reader, spec), engine=options.engine, precision=options.precision
     )
     grid = TileGrid.fit(
         reader.scene, spec, patch=options.patch, k=options.tile or 1, region=None if area is None else area.region
     )
     return Plan(
-        reader=reader, model=model, predictor=predictor, grid=grid, options=options, area=area, reason=reason,
+        reader=reader, model=model, predictor=predictor, grid=grid, options=options, area=area, reason=reason, engine=engine.name,
         pixel_size_m=size if size is not None else spec.nominal_m, pixel_size_assumed=size is None,
     )  # fmt: skip

@@ -95,6 +95,10 @@ class Scene:
         size = pixel_area_m2(self.transform, self.crs, row=rows / 2, col=cols / 2)
         return math.sqrt(size) if size > 0 else None
 
+    def cropped(self, row: int, col: int, height: int, width: int) -> Scene:
+        """The part of the scene that begins at pixel (row, col)."""
+        return replace(self, shape=(height, width), transform=self.transform @ Affine.translation(col, row))
+
     def with_band_names(self, names: Sequence[str]) -> Scene:
         """The same scene with its bands named by hand."""
         if len(names) != len(self.bands):

@@ -24,7 +24,7 @@ def list_models(everything: bool, as_json: bool) -> None:
     found = available(torchgeo=everything)
     if as_json:
         click.echo(
-            json.dumps([{"name": info.name, "title": info.title, "origin": info.origin} for info in found], indent=2)
+            json.dumps([{"name": info.name, "title": info.title, "origin": info.source} for info in found], indent=2)
         )
         return
     from rich.console import Console
@@ -34,7 +34,7 @@ def list_models(everything: bool, as_json: bool) -> None:
     for name in ("name", "what", "from"):
         table.add_column(name)
     for info in found:
-        table.add_row(info.name, info.title, info.origin)
+        table.add_row(info.name, info.title, info.source)
     Console(highlight=False).print(table)
     if not everything:
         click.echo(

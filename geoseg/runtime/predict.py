@@ -29,19 +29,20 @@ class Predictor:
     model: Model
     scaling: InputScaling
     engine: str
+    """As asked for: a name, or auto, which every worker settles for itself."""
     precision: str
     threads: int | None = None
 
     def segmenter(self) -> Segmenter:
-        from geoseg.engines import engine_by_name
+        from geoseg.engines import choose_engine
 
         key = (self.model.fingerprint(), self.scaling, self.engine, self.precision, self.threads)
         with _build_lock:
             if key not in _segmenters:
                 _segmenters.clear()  # one model a process: activations are what fills memory
-                _segmenters[key] = engine_by_name(self.engine).build(
-                    self.model, self.scaling, precision=self.precision, threads=self.threads
-                )
+                _segmenters[key] = choose_engine(
+                    self.model, name=self.engine, precision=self.precision
+                ).build(self.model, self.scaling, precision=self.precision, threads=self.threads)
             return _segmenters[key]
 
 
