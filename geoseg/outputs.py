@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import geoseg
 from geoseg.plan import Plan
 from geoseg.recipes import RunOptions
-from geoseg.runtime.events import Events
 from geoseg.results import PROBABILITY_MAX
+from geoseg.runtime.events import Events
 from geoseg.runtime.workspace import Identity, Workspace
 from geoseg.stitch.journal import Journal
 from geoseg.stitch.store import MaskStore
+from geoseg.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,7 +74,7 @@ def identify(plan: Plan) -> Identity:
             "tile": grid.tile_size,
             "scaling": {"gain": list(scaling.gain), "bias": list(scaling.bias), "bands": list(scaling.bands)},
             "options": plan.options.decisive(),
-            "geoseg": geoseg.__version__,
+            "geoseg": VERSION,
         }
     )
 
@@ -139,7 +139,7 @@ def write_rasters(
 
     spec, grid = plan.model.spec, plan.grid
     tags = {
-        "GEOSEG_VERSION": geoseg.__version__,
+        "GEOSEG_VERSION": VERSION,
         "GEOSEG_MODEL": spec.name,
         "GEOSEG_RUN": identity.digest,
         "GEOSEG_CLASSES": ",".join(spec.class_names),
@@ -178,7 +178,7 @@ def _record(
     tiles = list(Journal(workspace.journal).records())
     valid = sum(tile.valid for tile in tiles)
     return {
-        "geoseg": geoseg.__version__,
+        "geoseg": VERSION,
         "run": identity.digest,
         "identity": dict(identity.values),
         "scene": {

@@ -10,9 +10,9 @@ import traceback
 
 import click
 
-import geoseg
 from geoseg.errors import GeosegError, Interrupted
 from geoseg.plugins import load_plugin, plugins
+from geoseg.version import VERSION
 
 ORDER = ("run", "segment", "vectorize", "convert", "evaluate", "models", "info")
 
@@ -44,7 +44,7 @@ def _broken(name: str, error: GeosegError) -> click.Command:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(geoseg.__version__, prog_name="geoseg", message="%(prog)s %(version)s")
+@click.version_option(VERSION, prog_name="geoseg", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
