@@ -89,7 +89,10 @@ def test_patches_depend_on_neither_k_nor_region(grid: TileGrid, k: int, data: st
 
 @pytest.mark.parametrize("shift", [0.0, 0.5, -0.5, 1e-9, -1e-9])
 def test_phase_is_stable_against_rounding_at_half_pixels(shift: float) -> None:
-    at = [lattice_phase(Affine(10, 0, 600_000 + 10 * (i + shift), 0, -10, 5_000_000 + 10 * (i + shift))) for i in range(50)]
+    at = [
+        lattice_phase(Affine(10, 0, 600_000 + 10 * (i + shift), 0, -10, 5_000_000 + 10 * (i + shift)))
+        for i in range(50)
+    ]
     assert {(row - i, col + i) for i, (row, col) in enumerate(at)} == {(at[0][0], at[0][1])}
 
 

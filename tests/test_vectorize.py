@@ -48,9 +48,7 @@ class ArrayClasses:
         return out
 
 
-def serially(
-    function: Callable[[Any], Any], items: Sequence[Any], *, done: Callable[[Any], None], stage: str
-) -> None:
+def serially(function: Callable[[Any], Any], items: Sequence[Any], *, done: Callable[[Any], None], stage: str) -> None:
     for item in reversed(items):
         done(function(item))
 
@@ -93,7 +91,9 @@ def test_labels_are_those_of_scipy(array: NDArray[np.uint8]) -> None:
 
 
 @given(masks, st.integers(1, 9), st.tuples(st.integers(-20, 20), st.integers(-20, 20)))
-def test_tiled_outlines_equal_the_whole_and_rasterio(array: NDArray[np.uint8], tile: int, phase: tuple[int, int]) -> None:
+def test_tiled_outlines_equal_the_whole_and_rasterio(
+    array: NDArray[np.uint8], tile: int, phase: tuple[int, int]
+) -> None:
     whole = outlines(array, tile=64, wanted=(1, 2))
     tiled = outlines(array, tile=tile, phase=phase, wanted=(1, 2))
     assert same(whole, tiled)
@@ -104,7 +104,12 @@ def test_tiled_outlines_equal_the_whole_and_rasterio(array: NDArray[np.uint8], t
 
 @given(masks, st.integers(1, 9))
 def test_sums_add_up_over_tiles(array: NDArray[np.uint8], tile: int) -> None:
-    stored = np.stack([np.full(array.shape, 7 * i, np.uint8) + (np.indices(array.shape).sum(0) % 50).astype(np.uint8) for i in range(3)])
+    stored = np.stack(
+        [
+            np.full(array.shape, 7 * i, np.uint8) + (np.indices(array.shape).sum(0) % 50).astype(np.uint8)
+            for i in range(3)
+        ]
+    )
     tiled = outlines(array, tile=tile, wanted=(1,), stored=stored)
     labels, count = ndimage.label(array == 1)
     assert len(tiled) == count

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from geoseg.results import Outlines
 from geoseg.vectorize.rings import assemble
 
 # The sides of a tile: name, index of its own rim, step to the neighbour, name of the neighbour's facing side.
-_SIDES = {
+_SIDES: dict[str, tuple[tuple[Any, Any], tuple[int, int], str]] = {
     "top": ((0, slice(None)), (-1, 0), "bottom"),
     "bottom": ((-1, slice(None)), (1, 0), "top"),
     "left": ((slice(None), 0), (0, -1), "right"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,7 +85,7 @@ def fields(
     if scene.crs is not None:
         area, perimeter = geodesic(shapes, scene.crs)
     else:
-        unit = pixel_size_m / abs(scene.transform.determinant) ** 0.5
+        unit = units_in_m(scene, pixel_size_m)
         area, perimeter = shapely.area(shapes) * unit**2, shapely.length(shapes) * unit
     rows, cols = (outlines.first - np.array(origin)).T if len(outlines) else (np.empty(0, int), np.empty(0, int))
     confidence = outlines.sums / (PROBABILITY_MAX * np.maximum(outlines.pixels, 1))
@@ -102,7 +103,7 @@ def fields(
 
 def units_in_m(scene: Scene, pixel_size_m: float) -> float:
     """Length in metres of one unit of the scene's coordinates, at its centre."""
-    return pixel_size_m / float(abs(scene.transform.determinant)) ** 0.5
+    return pixel_size_m / math.sqrt(abs(float(scene.transform.determinant)))
 
 
 def simplified(shapes: NDArray[np.object_], *, tolerance: float) -> NDArray[np.object_]:

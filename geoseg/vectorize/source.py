@@ -53,19 +53,20 @@ class RasterClasses:
         part = window & self.grid.extent
         if part:
             block = self.reader.read(part)
-            stored = np.where(block.valid, self._stored(block.pixels), NODATA)
-            out[(slice(None), *part.within(window).slices)] = stored
+            inside = (slice(None), *part.within(window).slices)
+            out[inside] = np.where(block.valid, self._stored(block.pixels), NODATA)
         return out
 
     def _stored(self, pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
         """Stored probabilities floor(254 p + .5): uint8 without a scale of its own is taken as stored already."""
         bands = self.reader.scene.bands
         if pixels.dtype == np.uint8 and all(not b.scaled or abs(b.scale * PROBABILITY_MAX - 1) < 1e-6 for b in bands):
-            return np.minimum(pixels, PROBABILITY_MAX)
+            return np.asarray(np.minimum(pixels, PROBABILITY_MAX), np.uint8)
         shape = (-1, 1, 1)
         scale, offset = (np.array([getattr(b, name) for b in bands]).reshape(shape) for name in ("scale", "offset"))
         probability = np.nan_to_num(pixels.astype(np.float64) * scale + offset)
-        return np.floor(PROBABILITY_MAX * np.clip(probability, 0, 1) + 0.5).astype(np.uint8)
+        stored: NDArray[np.uint8] = np.floor(PROBABILITY_MAX * np.clip(probability, 0, 1) + 0.5).astype(np.uint8)
+        return stored
 
 
 def raster_classes(reader: Reader, *, tile: int | None = None) -> RasterClasses:

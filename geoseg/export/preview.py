@@ -1,0 +1,249 @@
+"""One PNG to look at: the image beside the image with its fields."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.errors import ExportError
+from geoseg.export.staging import staged
+from geoseg.export.style import Color
+from geoseg.export.thumbnail import Thumbnail, thumbnail
+from geoseg.results import NODATA
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    from PIL.Image import Image
+
+    from geoseg.protocols import Reader
+    from geoseg.scene import Scene
+
+MARGIN = 20
+TITLE_HEIGHT = 62
+PAPER = (252, 252, 250)
+NO_DATA = (226, 226, 222)
+INK = (30, 34, 32)
+FAINT_INK = (105, 112, 108)
+OUTLINE = (255, 233, 92)
+CASING = (20, 24, 20, 150)
+FILLS = ((255, 180, 60), (90, 200, 250), (250, 110, 140), (140, 225, 110), (190, 140, 255), (255, 235, 120))
+FILL_ALPHA = 72
+SMOOTH = 3
+"""Lines are drawn so many times larger and reduced, which makes them smooth."""
+FEW = 4000
+"""Up to so many fields get a dark casing and rounded corners."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sheet:
+    """Where things are on the picture, in pixels."""
+
+    panel: tuple[int, int]
+    """(height, width) of one view of the scene."""
+    beside: bool
+    """The two views lie side by side, not one above the other."""
+
+    @classmethod
+    def fit(cls, shape: tuple[int, int], *, size: int) -> Sheet:
+        """Panels with the scene's proportions on a sheet that is `size` wide, or high for upright sheets."""
+        rows, cols = shape
+        beside = cols <= 1.8 * rows
+        width = (size - 3 * MARGIN) / 2 if beside else size - 2 * MARGIN
+        high = size - 2 * MARGIN - TITLE_HEIGHT if beside else (size - 3 * MARGIN - TITLE_HEIGHT) / 2
+        scale = min(width / cols, high / rows)
+        return cls(panel=(max(1, round(rows * scale)), max(1, round(cols * scale))), beside=beside)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the sheet."""
+        height, width = self.panel
+        if self.beside:
+            return max(2 * width + 3 * MARGIN, 420), height + 2 * MARGIN + TITLE_HEIGHT
+        return max(width + 2 * MARGIN, 420), 2 * height + 3 * MARGIN + TITLE_HEIGHT
+
+    @property
+    def corners(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(x, y) of both panels' first pixels."""
+        height, width = self.panel
+        first = (MARGIN, MARGIN + TITLE_HEIGHT)
+        return first, (first[0] + width + MARGIN, first[1]) if self.beside else (first[0], first[1] + height + MARGIN)
+
+
+def write_preview(
+    reader: Reader,
+    fields: gpd.GeoDataFrame,
+    dst: Path,
+    *,
+    model: str = "",
+    mask: NDArray[np.uint8] | None = None,
+    colors: Mapping[int, Color] | None = None,
+    size: int = 1600,
+) -> list[Path]:
+    """Write the scene and, beside it, the scene with the outlines of `fields`, as a PNG of about `size` pixels.
+
+    The scene is read once in pieces and averaged; a very large one is sampled. `mask` is a class mask of the whole
+    scene, reduced to any size, with 255 for no data: its classes are tinted with `colors` where given, and the fields
+    are not filled then. Returns the file.
+    """
+    from PIL import Image
+
+    if size < 200:
+        raise ExportError(f"a preview of {size} pixels shows nothing; use 200 or more")
+    scene = reader.scene
+    sheet = Sheet.fit(scene.shape, size=size)
+    view = _view(thumbnail(reader, side=max(sheet.panel)), sheet.panel)
+    overlay = view.copy()
+    if mask is not None:
+        overlay = _tinted(overlay, mask, colors or {})
+    outlines = _outlines(fields, scene, sheet.panel)
+    overlay = _with_fields(overlay, outlines, filled=mask is None)
+    page = Image.new("RGB", sheet.size, PAPER)
+    page.paste(view, sheet.corners[0])
+    page.paste(overlay, sheet.corners[1])
+    _write_title(page, scene.name, _summary(fields, model))
+    _draw_scale(page, scene, sheet)
+    with staged(Path(dst)) as stage:
+        page.save(stage.path, format="PNG", optimize=True)
+    return stage.files
+
+
+def _view(small: Thumbnail, panel: tuple[int, int]) -> Image:
+    """The scene at the panel's size, grey where there is no data."""
+    from PIL import Image
+
+    pixels = np.where(small.valid[..., None], small.pixels, np.array(NO_DATA, np.uint8))
+    enlarge = panel[0] > small.valid.shape[0] * 2
+    how = Image.Resampling.NEAREST if enlarge else Image.Resampling.LANCZOS
+    return Image.fromarray(pixels.astype(np.uint8)).resize(panel[::-1], how)
+
+
+def _tinted(view: Image, mask: NDArray[np.uint8], colors: Mapping[int, Color]) -> Image:
+    from PIL import Image
+
+    table = np.zeros((256, 4), np.uint8)
+    for value, color in colors.items():
+        table[value] = color
+    table[:, 3] = table[:, 3] // 2
+    table[NODATA] = 0
+    tint = Image.fromarray(table[mask]).resize(view.size, Image.Resampling.NEAREST)
+    return Image.alpha_composite(view.convert("RGBA"), tint).convert("RGB")
+
+
+def _outlines(fields: gpd.GeoDataFrame, scene: Scene, panel: tuple[int, int]) -> list[Any]:
+    """Polygons in panel pixels, larger ones first, so that fields in another one's hole are drawn over it."""
+    import shapely
+
+    if not len(fields):
+        return []
+    geometry = fields.geometry
+    if scene.crs is not None and geometry.crs is not None and geometry.crs != scene.crs:
+        geometry = geometry.to_crs(scene.crs)
+    inverse = ~scene.transform
+    factors = np.array([panel[1] / scene.shape[1], panel[0] / scene.shape[0]])
+
+    def to_panel(points: NDArray[Any]) -> NDArray[Any]:
+        x, y = points[:, 0], points[:, 1]
+        columns = inverse.a * x + inverse.b * y + inverse.c
+        rows = inverse.d * x + inverse.e * y + inverse.f
+        moved: NDArray[Any] = np.column_stack([columns, rows]) * factors
+        return moved
+
+    known = geometry.to_numpy()[~(geometry.isna() | geometry.is_empty).to_numpy()]
+    parts = shapely.get_parts(shapely.simplify(shapely.transform(shapely.force_2d(known), to_panel), 0.2))
+    parts = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
+    order = np.argsort(-shapely.area(parts), kind="stable")
+    return list(parts[order])
+
+
+def _with_fields(view: Image, outlines: list[Any], *, filled: bool) -> Image:
+    """Fills and outlines over a view; thin lines where the fields are small."""
+    from PIL import Image, ImageDraw
+
+    if not outlines:
+        return view
+    side = math.sqrt(float(np.median([outline.area for outline in outlines])))
+    width = min(2.0, max(1.0, 0.05 * side)) if side > 6 else 0.6
+    few = len(outlines) <= FEW
+    strength = min(1.0, max(0.3, side / 10))  # where fields are a few pixels, the image must still show
+    outline_color = (*OUTLINE, round(255 * strength))
+    layer = Image.new("RGBA", (view.width * SMOOTH, view.height * SMOOTH), (*OUTLINE, 0))
+    draw = ImageDraw.Draw(layer)
+    rings = []
+    for number, outline in enumerate(outlines):
+        shell, *holes = [_points(ring) for ring in (outline.exterior, *outline.interiors)]
+        rings += [shell, *holes]
+        if filled:
+            draw.polygon(shell, fill=(*FILLS[number % len(FILLS)], round(FILL_ALPHA * strength)))
+            for hole in holes:
+                draw.polygon(hole, fill=(*OUTLINE, 0))
+    joint = "curve" if few else None
+    if few:
+        for ring in rings:
+            draw.line(ring, fill=CASING, width=round((width + 1.2) * SMOOTH), joint=joint)
+    for ring in rings:
+        draw.line(ring, fill=outline_color, width=max(1, round(width * SMOOTH)), joint=joint)
+    smooth = layer.resize(view.size, Image.Resampling.BOX)
+    return Image.alpha_composite(view.convert("RGBA"), smooth).convert("RGB")
+
+
+def _points(ring: Any) -> list[tuple[float, float]]:
+    """Vertices, one beyond the end: the line then has a corner where it closes."""
+    points = [(x * SMOOTH, y * SMOOTH) for x, y in ring.coords]
+    return [*points, points[1]]
+
+
+def _summary(fields: gpd.GeoDataFrame, model: str) -> str:
+    """Model, number of fields, their area."""
+    parts = [model] if model else []
+    parts.append(f"{len(fields):,} {'field' if len(fields) == 1 else 'fields'}".replace(",", " "))
+    if "area_m2" in fields.columns and len(fields):
+        hectares = float(fields["area_m2"].sum(min_count=1)) / 10_000
+        if math.isfinite(hectares):
+            parts.append(f"{hectares:,.{0 if hectares >= 100 else 1}f} ha".replace(",", " "))
+    return "  ·  ".join(parts)
+
+
+def _write_title(page: Image, title: str, summary: str) -> None:
+    from PIL import ImageDraw, ImageFont
+
+    draw = ImageDraw.Draw(page)
+    large, small = ImageFont.load_default(24), ImageFont.load_default(16)
+    while title and draw.textlength(title, font=large) > page.width - 2 * MARGIN:
+        title = title.rstrip("…")[:-1] + "…"
+    draw.text((MARGIN, MARGIN - 4), title, font=large, fill=INK)
+    draw.text((MARGIN, MARGIN + 29), summary, font=small, fill=FAINT_INK)
+
+
+def _draw_scale(page: Image, scene: Scene, sheet: Sheet) -> None:
+    """A scale bar in the first panel: a round number of metres, or of pixels where nothing says how large they are."""
+    from PIL import ImageDraw, ImageFont
+
+    height, width = sheet.panel
+    if width < 160 or height < 60:
+        return
+    metres = scene.resolution_m()
+    unit = (metres or 1.0) * scene.shape[1] / width
+    length = _round_length(unit * width / 4)
+    label = f"{length:g} px" if metres is None else f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    bar = round(length / unit)
+    font = ImageFont.load_default(15)
+    left, bottom = sheet.corners[0][0] + 14, sheet.corners[0][1] + height - 14
+    draw = ImageDraw.Draw(page, "RGBA")
+    text_width = round(draw.textlength(label, font=font))
+    draw.rounded_rectangle(
+        (left - 7, bottom - 32, left + max(bar, text_width) + 7, bottom + 7), radius=5, fill=(255, 255, 255, 205)
+    )
+    draw.text((left, bottom - 29), label, font=font, fill=INK)
+    draw.line([(left, bottom - 7), (left, bottom), (left + bar, bottom), (left + bar, bottom - 7)], fill=INK, width=2)
+
+
+def _round_length(largest: float) -> float:
+    """The largest of 1, 2, 5, 10, 20, ... that is not longer."""
+    power = 10.0 ** math.floor(math.log10(largest))
+    return max(step * power for step in (1, 2, 5) if step * power <= largest)

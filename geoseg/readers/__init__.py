@@ -1,0 +1,82 @@
+"""Readers: from the files of a scene to blocks of pixels.
+
+    open_scene -> RasterReader (what rasterio opens), ArrayReader (pixels in memory)
+    ResampledReader(source, ...) -> the same scene on the work grid
+
+Importing this package costs nothing: rasterio and numba come with the first call.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from geoseg.readers.places import local_path
+
+if TYPE_CHECKING:
+    from geoseg.protocols import Reader
+
+__all__ = ["class_names", "open_scene", "resampled"]
+
+
+def open_scene(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    bands: Sequence[str] | None = None,
+    crs: str | None = None,
+    pixel_size_m: float | None = None,
+    scale: Sequence[float] | float | None = None,
+    offset: Sequence[float] | float | None = None,
+) -> Reader:
+    """The reader of one scene: one file with all its bands, or single-band files on one grid.
+
+    `bands` names all bands in file order ('-' for those to ignore); `crs` is for files that have none;
+    `pixel_size_m` for scenes without a CRS; `scale` and `offset` (one value, or one a band) replace the file's own.
+    Raises InputError for whatever cannot be read.
+    """
+    from geoseg.readers.raster import RasterReader
+
+    return RasterReader(
+        paths=tuple(_absolute(os.fspath(path)) for path in paths),
+        band_names=None if bands is None else tuple(bands),
+        crs=crs,
+        pixel_size_m=pixel_size_m,
+        scale=_floats(scale),
+        offset=_floats(offset),
+    )
+
+
+def resampled(reader: Reader, pixel_size_m: float) -> Reader:
+    """The same scene on a grid of another pixel size, snapped to its CRS."""
+    from geoseg.readers.resample import ResampledReader
+
+    return ResampledReader(source=reader, pixel_size_m=pixel_size_m)
+
+
+def class_names(path: str) -> tuple[str, ...]:
+    """Names of a mask's classes by id, as geoseg writes them into its files; else the names of the bands, if all have one."""
+    import rasterio
+    from rasterio.errors import RasterioIOError
+
+    try:
+        with rasterio.open(path) as raster:
+            told = raster.tags().get("GEOSEG_CLASSES", "")
+            described = tuple(raster.descriptions)
+    except RasterioIOError:
+        return ()
+    if told:
+        return tuple(told.split(","))
+    return described if len(described) > 1 and all(described) else ()
+
+
+def _absolute(name: str) -> str:
+    """Local paths are made absolute, so that workers in another directory find them; GDAL's own names stay."""
+    path = local_path(name)
+    return name if path is None else str(path.absolute())
+
+
+def _floats(values: Sequence[float] | float | None) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    return (float(values),) if isinstance(values, int | float) else tuple(float(value) for value in values)

@@ -1,0 +1,208 @@
+"""What one file holds, read from its header and checked: a value, and no pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+
+from geoseg.errors import InputError
+from geoseg.readers.handles import gdal_errors, open_fresh
+from geoseg.readers.naming import described_name, file_band_name
+from geoseg.readers.orientation import Orientation, nearest_orientation, usable
+from geoseg.readers.places import local_path, may_be_remote
+from geoseg.readers.validity import possible_nodata
+from geoseg.scene import Band
+
+MAX_BLOCK_BYTES = 256 * 2**20
+MAX_BANDS = 65_535
+
+UNPLACED = Affine(1, 0, 0, 0, -1, 0)
+"""Coordinates of a file without georeference: (col, -row)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One file as it lies on disk."""
+
+    path: str
+    native_shape: tuple[int, int]
+    """(rows, columns) as stored."""
+    orientation: Orientation
+    transform: Affine
+    """Canonical, see readers.orientation."""
+    placed: bool
+    """False where the file has no georeference and `transform` is only pixels."""
+    crs: CRS | None
+    bands: tuple[Band, ...]
+    """The bands that hold measurements."""
+    indexes: tuple[int, ...]
+    """Their numbers in the file, from 1."""
+    alpha: int | None
+    """The number of the alpha band, or None."""
+    alpha_dtype: str
+    """NumPy dtype of the alpha band; empty without one."""
+    file_mask: bool
+    """True where one mask (internal, .msk, NODATA_VALUES) covers all bands."""
+    band_masks: tuple[bool, ...]
+    """For each band True where it has a mask of its own."""
+    remark: str | None
+    """What the user should know about the georeference; None if nothing."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns) of the canonical image."""
+        return self.orientation.shape(self.native_shape)
+
+
+def inspect_file(path: str, *, names: Sequence[str] | None = None) -> Source:
+    """Opens `path`, checks that it can be read with bounded memory, and describes it.
+
+    `names` are the user's, if this is the only file: they may claim a band that is marked as alpha by mistake.
+    Raises InputError.
+    """
+    _check_path(path)
+    with gdal_errors(path, "open"), ExitStack() as stack:
+        dataset, placed = open_fresh(path)
+        stack.enter_context(dataset)
+        _check_size(dataset, path)
+        colours = tuple(colour.name for colour in dataset.colorinterp)
+        _check_pixels(dataset, colours, path)
+        alpha = _alpha(colours, names)
+        indexes = tuple(i for i in range(1, dataset.count + 1) if i != alpha)
+        if not indexes:
+            raise InputError(f"{path!r} holds nothing but an alpha band; give a file with image bands")
+        flags = [{flag.name for flag in band} for band in dataset.mask_flag_enums]
+        transform, crs, remark = _georeference(dataset, path, placed=placed)
+        orientation = Orientation() if transform is None else nearest_orientation(transform)
+        shape = (int(dataset.height), int(dataset.width))
+        return Source(
+            path=path,
+            native_shape=shape,
+            orientation=orientation,
+            transform=UNPLACED if transform is None else orientation.transform(transform, shape),
+            placed=transform is not None,
+            crs=crs,
+            bands=tuple(_band(dataset, i, colours, path, alone=len(indexes) == 1) for i in indexes),
+            indexes=indexes,
+            alpha=alpha,
+            alpha_dtype="" if alpha is None else dataset.dtypes[alpha - 1],
+            file_mask=any("per_dataset" in f and "alpha" not in f for f in flags),
+            band_masks=tuple(not flags[i - 1] for i in indexes),
+            remark=remark,
+        )
+
+
+def _check_path(path: str) -> None:
+    if local_path(path) is None and not may_be_remote(path):
+        raise InputError(f"no file {path!r}; check the path, and quote names that contain spaces")
+
+
+def _check_size(dataset: Any, path: str) -> None:
+    if dataset.count < 1:
+        parts = [str(name) for name in dataset.subdatasets]
+        if parts:
+            raise InputError(f"{path!r} is a container of rasters; give one of them: {', '.join(parts[:4])}")
+        raise InputError(f"{path!r} has no bands; give a raster image")
+    if dataset.count > MAX_BANDS:
+        raise InputError(
+            f"{path!r} claims {dataset.count} bands, at most {MAX_BANDS} are read; it is damaged or no image"
+        )
+    if min(dataset.height, dataset.width) < 1:
+        raise InputError(f"{path!r} is {dataset.width} x {dataset.height} pixels; there is nothing to read")
+
+
+def _check_pixels(dataset: Any, colours: tuple[str, ...], path: str) -> None:
+    if "palette" in colours:
+        raise InputError(
+            f"{path!r} is a palette image: its values are colour numbers or classes, not measurements; "
+            f"if it is a picture, expand it with `gdal_translate -expand rgb {path} expanded.tif`"
+        )
+    odd = sorted({dtype for dtype in dataset.dtypes if np.dtype(dtype).kind not in "uif"})
+    if odd:
+        raise InputError(
+            f"{path!r} holds {', '.join(odd)} values, integers or floats are expected; "
+            f"make a real-valued image of it first, e.g. its amplitude"
+        )
+    together = dataset.count if str(getattr(dataset.interleaving, "name", "")) == "pixel" else 1
+    for (rows, cols), dtype in zip(dataset.block_shapes, dataset.dtypes, strict=True):
+        size = rows * cols * np.dtype(dtype).itemsize * together
+        if size > MAX_BLOCK_BYTES:
+            raise InputError(
+                f"{path!r} is stored in blocks of {cols} x {rows} pixels, {size / 2**20:,.0f} MiB each, and at most "
+                f"{MAX_BLOCK_BYTES // 2**20} MiB are decoded at once; rewrite it in tiles with `gdal_translate -of COG`"
+            )
+
+
+def _alpha(colours: tuple[str, ...], names: Sequence[str] | None) -> int | None:
+    """The number of the alpha band. Programs mark the fourth band of RGB + NIR files as alpha: names overrule them."""
+    if "alpha" not in colours or len(colours) == 1:
+        return None
+    number = colours.index("alpha") + 1
+    if names is not None and len(names) == len(colours):
+        return number if names[number - 1].strip().lower() in ("alpha", "-", "") else None
+    return number
+
+
+def _band(dataset: Any, number: int, colours: tuple[str, ...], path: str, *, alone: bool) -> Band:
+    dtype = np.dtype(dataset.dtypes[number - 1])
+    name = described_name(dataset.descriptions[number - 1], colours[number - 1])
+    scale, offset = float(dataset.scales[number - 1]), float(dataset.offsets[number - 1])
+    if not (np.isfinite(scale) and np.isfinite(offset) and scale):
+        raise InputError(
+            f"{path!r} states scale {scale} and offset {offset} for band {number}, from which no values follow; "
+            f"give the right ones with --scale and --offset, or correct the file with `gdal_edit -scale -offset`"
+        )
+    return Band(
+        name=file_band_name(path) if name is None and alone else name,
+        dtype=dtype.name,
+        nodata=possible_nodata(dataset.nodatavals[number - 1], dtype),
+        scale=scale,
+        offset=offset,
+        scaled=scale != 1 or offset != 0,
+    )
+
+
+def _georeference(dataset: Any, path: str, *, placed: bool) -> tuple[Affine | None, CRS | None, str | None]:
+    """(affine, CRS, remark); no affine where the file only has pixels."""
+    transform = Affine(*tuple(dataset.transform)[:6])
+    if not placed or transform == Affine.identity():
+        points = [name for name, there in (("GCPs", dataset.gcps[0]), ("RPCs", dataset.rpcs)) if there]
+        if points:
+            return (
+                None,
+                None,
+                f"is located by {' and '.join(points)} only; warp it with `gdalwarp` to place its fields on a map",
+            )
+        return None, None, "has no georeference"
+    if not usable(transform):
+        raise InputError(
+            f"{path!r} has the geotransform {transform.to_gdal()}, which maps different pixels to one place; "
+            f"correct it with `gdal_edit -a_ullr`"
+        )
+    crs, remark = _file_crs(dataset, path)
+    return transform, crs, remark
+
+
+def _file_crs(dataset: Any, path: str) -> tuple[CRS | None, str | None]:
+    if not dataset.crs:
+        return None, "has no CRS"
+    wkt = dataset.crs.to_wkt()
+    try:
+        crs = CRS.from_wkt(wkt)
+    except CRSError as error:
+        raise InputError(
+            f"{path!r} has a CRS that PROJ does not understand ({error}); set it with `gdal_edit -a_srs EPSG:...`"
+        ) from error
+    if crs.is_engineering:
+        return None, f"has a local CRS ({crs.name}) that says nothing of its place on earth"
+    authority = crs.to_authority(min_confidence=100)
+    known = CRS.from_authority(*authority) if authority else crs
+    # Formats write the same CRS in different words; the registered one is the same for all of them.
+    return known if known.equals(crs, ignore_axis_order=True) else crs, None
