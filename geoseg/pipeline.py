@@ -146,7 +146,7 @@ def vectorize_file(
     exporter = exporter_for(target)
     if target.exists() and not overwrite:
         raise RunError(f"{target} exists; choose another -o, or --overwrite to replace it")
-    reader = open_scene([str(source)], crs=options.crs, pixel_size_m=options.pixel_size_m)
+    reader = open_scene([str(source)], crs=options.crs, pixel_size_m=options.pixel_size_m, palette=True)
     names = tuple(classes or class_names(str(source)))
     wanted = _class_id(options.field_class, names, count=len(reader.scene.bands))
     with signals_set(stop):

@@ -46,7 +46,7 @@ def prepare(scenes: Sequence[Any], options: RunOptions) -> Plan:
         raise InputError("no scene is given; expected one raster file, or one file a band")
     reader = scenes[0] if isinstance(scenes[0], Reader) else open_scene(
         scenes, bands=options.bands, crs=options.crs, pixel_size_m=options.pixel_size_m,
-        scale=options.scale, offset=options.offset,
+        scale=options.scale, offset=options.offset, nodata=options.nodata,
     )  # fmt: skip
     if options.model is None:
         model, reason = choose(reader.scene, allow_resample=options.resample)

@@ -37,6 +37,8 @@ class RunOptions(BaseModel):
     scale: tuple[float, ...] | None = None
     """physical = stored * scale + offset: one value, or one a band."""
     offset: tuple[float, ...] | None = None
+    nodata: float | None = None
+    """Stored value that means "no data", in place of the scene's own."""
     aoi: str | None = None
     """Area of interest: a vector file, or west,south,east,north in degrees."""
     resample: bool = False

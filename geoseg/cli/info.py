@@ -25,7 +25,7 @@ def command(scenes: tuple[str, ...], as_json: bool, **_: Any) -> None:
     options = RunOptions.checked(**given())
     scene = open_scene(
         scenes, bands=options.bands, crs=options.crs, pixel_size_m=options.pixel_size_m, scale=options.scale,
-        offset=options.offset,
+        offset=options.offset, nodata=options.nodata,
     ).scene  # fmt: skip
     try:
         chosen = choose(scene)[1]

@@ -23,6 +23,7 @@ def scene_options(command: Any) -> Any:
         click.option("--pixel-size-m", type=float, help="Pixel size in metres of a scene without a CRS."),
         click.option("--scale", help="physical = stored * scale + offset: one value, or one a band."),
         click.option("--offset", help="See --scale."),
+        click.option("--nodata", type=float, help="Stored value that means no data, in place of the file's own."),
     )
 
 

@@ -81,7 +81,7 @@ def _begins_outside(framed: NDArray[np.int64], row: int, col: int, heading: int,
         h = (heading + 2) % 4 if side == 0 else (heading + 1) % 4
         r, c = row + _RIGHT_ROW[h], col + _RIGHT_COL[h]
         if framed[r + 1, c + 1] == label:
-            return r < 0 or c < 0 or r >= rows or c >= cols
+            return bool(r < 0 or c < 0 or r >= rows or c >= cols)
     return False
 
 

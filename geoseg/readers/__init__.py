@@ -28,11 +28,14 @@ def open_scene(
     pixel_size_m: float | None = None,
     scale: Sequence[float] | float | None = None,
     offset: Sequence[float] | float | None = None,
+    nodata: float | None = None,
+    palette: bool = False,
 ) -> Reader:
     """The reader of one scene: one file with all its bands, or single-band files on one grid.
 
     `bands` names all bands in file order ('-' for those to ignore); `crs` is for files that have none;
-    `pixel_size_m` for scenes without a CRS; `scale` and `offset` (one value, or one a band) replace the file's own.
+    `pixel_size_m` for scenes without a CRS; `scale` `offset` (one value, or one a band) and `nodata` replace
+    the file's own; `palette` takes the colour numbers of palette images as values, which makes them class masks.
     Raises InputError for whatever cannot be read.
     """
     from geoseg.readers.raster import RasterReader
@@ -44,6 +47,8 @@ def open_scene(
         pixel_size_m=pixel_size_m,
         scale=_floats(scale),
         offset=_floats(offset),
+        nodata=nodata,
+        palette=palette,
     )
 
 
@@ -56,15 +61,13 @@ def resampled(reader: Reader, pixel_size_m: float) -> Reader:
 
 def class_names(path: str) -> tuple[str, ...]:
     """Names of a mask's classes by id, as geoseg writes them into its files; else the names of the bands, if all have one."""
-    import rasterio
-    from rasterio.errors import RasterioIOError
+    from geoseg.readers.handles import gdal_errors, open_fresh
 
-    try:
-        with rasterio.open(path) as raster:
+    with gdal_errors(path, "open"):
+        raster, _ = open_fresh(path)
+        with raster:
             told = raster.tags().get("GEOSEG_CLASSES", "")
             described = tuple(raster.descriptions)
-    except RasterioIOError:
-        return ()
     if told:
         return tuple(told.split(","))
     return described if len(described) > 1 and all(described) else ()

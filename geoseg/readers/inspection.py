@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,11 +60,17 @@ class Source:
         """(rows, columns) of the canonical image."""
         return self.orientation.shape(self.native_shape)
 
+    def with_nodata(self, nodata: float) -> Source:
+        """The same file with `nodata` in every band, where the band's dtype can hold it."""
+        bands = (replace(band, nodata=possible_nodata(nodata, np.dtype(band.dtype))) for band in self.bands)
+        return replace(self, bands=tuple(bands))
 
-def inspect_file(path: str, *, names: Sequence[str] | None = None) -> Source:
+
+def inspect_file(path: str, *, names: Sequence[str] | None = None, palette: bool = False) -> Source:
     """Opens `path`, checks that it can be read with bounded memory, and describes it.
 
-    `names` are the user's, if this is the only file: they may claim a band that is marked as alpha by mistake.
+    `names` are the user's, if this is the only file: they may claim a band that is marked as alpha by mistake. With
+    `palette`, colour numbers are values.
     Raises InputError.
     """
     _check_path(path)
@@ -73,7 +79,7 @@ def inspect_file(path: str, *, names: Sequence[str] | None = None) -> Source:
         stack.enter_context(dataset)
         _check_size(dataset, path)
         colours = tuple(colour.name for colour in dataset.colorinterp)
-        _check_pixels(dataset, colours, path)
+        _check_pixels(dataset, colours, path, palette=palette)
         alpha = _alpha(colours, names)
         indexes = tuple(i for i in range(1, dataset.count + 1) if i != alpha)
         if not indexes:
@@ -118,8 +124,8 @@ def _check_size(dataset: Any, path: str) -> None:
         raise InputError(f"{path!r} is {dataset.width} x {dataset.height} pixels; there is nothing to read")
 
 
-def _check_pixels(dataset: Any, colours: tuple[str, ...], path: str) -> None:
-    if "palette" in colours:
+def _check_pixels(dataset: Any, colours: tuple[str, ...], path: str, *, palette: bool) -> None:
+    if "palette" in colours and not palette:
         raise InputError(
             f"{path!r} is a palette image: its values are colour numbers or classes, not measurements; "
             f"if it is a picture, expand it with `gdal_translate -expand rgb {path} expanded.tif`"

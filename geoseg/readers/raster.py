@@ -47,6 +47,10 @@ class RasterReader:
     """physical = stored * scale + offset: one value or one a band, in place of the files' own."""
     offset: tuple[float, ...] | None = None
     """See `scale`."""
+    nodata: float | None = None
+    """Stored value that means "no data", in place of the files' own."""
+    palette: bool = False
+    """Take the colour numbers of palette images as values: they are the classes of a mask."""
     sources: tuple[Source, ...] = field(init=False, repr=False)
     """The files as they lie on disk, in order."""
     scene: Scene = field(init=False, repr=False)
@@ -55,7 +59,9 @@ class RasterReader:
         if not self.paths:
             raise InputError("no raster was given; name a file")
         names = self.band_names if len(self.paths) == 1 else None
-        sources = tuple(inspect_file(path, names=names) for path in self.paths)
+        sources = tuple(inspect_file(path, names=names, palette=self.palette) for path in self.paths)
+        if self.nodata is not None:
+            sources = tuple(source.with_nodata(self.nodata) for source in sources)
         scene = compose_scene(
             sources,
             band_names=self.band_names,

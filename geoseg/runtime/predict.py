@@ -40,9 +40,9 @@ class Predictor:
         with _build_lock:
             if key not in _segmenters:
                 _segmenters.clear()  # one model a process: activations are what fills memory
-                _segmenters[key] = choose_engine(
-                    self.model, name=self.engine, precision=self.precision
-                ).build(self.model, self.scaling, precision=self.precision, threads=self.threads)
+                _segmenters[key] = choose_engine(self.model, name=self.engine, precision=self.precision).build(
+                    self.model, self.scaling, precision=self.precision, threads=self.threads
+                )
             return _segmenters[key]
 
 

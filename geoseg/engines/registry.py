@@ -1,0 +1,113 @@
+"""Engines by name, and the choice of one for a model."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from geoseg.engines.numpy_engine import NumpyEngine
+from geoseg.engines.openvino_engine import OpenVinoEngine
+from geoseg.engines.torch_engine import TorchEngine
+from geoseg.errors import EngineError
+from geoseg.plugins import load_plugin, plugins
+from geoseg.protocols import Engine, Model, Segmenter
+from geoseg.results import InputScaling
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class FirstThatWorks:
+    """Engines in order of preference: the first that can take the model does."""
+
+    name: str
+    """Of the first candidate."""
+    candidates: tuple[Engine, ...]
+    precision: str = "auto"
+    """Used where build() is asked for "auto"."""
+
+    def available(self) -> str | None:
+        reasons = [engine.available() for engine in self.candidates]
+        return None if None in reasons else "; ".join(filter(None, reasons))
+
+    def supports(self, model: Model) -> bool:
+        return any(engine.supports(model) for engine in self.candidates)
+
+    def build(
+        self, model: Model, scaling: InputScaling, *, precision: str = "auto", threads: int | None = None
+    ) -> Segmenter:
+        wanted = self.precision if precision == "auto" else precision
+        for engine, fallback in zip(self.candidates, [*self.candidates[1:], None], strict=True):
+            try:
+                return engine.build(model, scaling, precision=wanted, threads=threads)
+            except EngineError as error:
+                if fallback is None:
+                    raise
+                log.warning("%s; going on with %s", error, fallback.name)
+        raise AssertionError("unreachable")
+
+
+def engines() -> dict[str, Engine]:
+    """All engines by name, built-in ones first. A broken plugin is left out with a warning."""
+    found: dict[str, Engine] = {engine.name: engine for engine in _builtin()}
+    for name in plugins("engines"):
+        if name in found:
+            continue
+        try:
+            loaded = load_plugin("engines", name)
+            found[name] = loaded() if isinstance(loaded, type) else loaded
+        except Exception as error:  # a stranger's constructor may raise anything
+            log.warning("engine %r is left out: %s", name, error)
+    return found
+
+
+def choose_engine(model: Model, *, name: str = "auto", precision: str = "auto") -> Engine:
+    """The engine for a model: by name, or the fastest that can run here.
+
+    `auto` prefers torch on CUDA, then OpenVINO, then torch on whatever there is; where OpenVINO cannot convert a
+    model, the built segmenter is torch's. Raises EngineError; unknown names list the known ones.
+    """
+    if precision not in PRECISIONS:
+        raise EngineError(f"no precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    known = engines()
+    if name != "auto":
+        if name not in known:
+            raise EngineError(f"no engine {name!r}; known: auto, {', '.join(known)}")
+        engine = known[name]
+        if reason := engine.available():
+            raise EngineError(f"engine {name!r} cannot run here: {reason}")
+        if not engine.supports(model):
+            able = [other for other, candidate in known.items() if candidate.supports(model)]
+            raise EngineError(
+                f"engine {name!r} cannot run the model {model.spec.name!r}, which needs {model.runtime!r}; "
+                f"use {' or '.join(able) or 'a package that brings an engine for it'}"
+            )
+        return FirstThatWorks(name=name, candidates=(engine,), precision=precision)
+    able_engines = [engine for engine in _preferred(known) if engine.supports(model)]
+    candidates = tuple(engine for engine in able_engines if engine.available() is None)
+    if not candidates:
+        reasons = [f"{engine.name}: {engine.available()}" for engine in able_engines]
+        raise EngineError(
+            f"no engine runs the model {model.spec.name!r}, which needs {model.runtime!r}: "
+            f"{'; '.join(reasons) or 'known are ' + ', '.join(known)}"
+        )
+    return FirstThatWorks(name=candidates[0].name, candidates=candidates, precision=precision)
+
+
+def _preferred(known: dict[str, Engine]) -> list[Engine]:
+    order = ("torch", "openvino", "numpy") if _has_cuda() else ("openvino", "torch", "numpy")
+    return [known[name] for name in order if name in known] + [e for name, e in known.items() if name not in order]
+
+
+def _has_cuda() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())
+
+
+def _builtin() -> tuple[Engine, ...]:
+    return TorchEngine(), OpenVinoEngine(), NumpyEngine()

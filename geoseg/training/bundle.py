@@ -1,0 +1,166 @@
+"""Train a bundled model and write its bundle: `python -m geoseg.training.bundle fields-rgb --data DIR --out DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from geoseg.errors import GeosegError, ModelError
+from geoseg.models.networks import build_network
+from geoseg.spec import BandSpec, ModelSpec, classes
+from geoseg.training import aerial, library, pool
+from geoseg.training.loop import Schedule, train
+from geoseg.training.samples import CLIP, Source
+
+NETWORK = {
+    "type": "detail-unet",
+    "encoder": "tu-mobilenetv3_small_100",
+    "decoder_channels": [96, 48, 32, 16, 16],
+    "detail_channels": 16,
+}
+
+POOL_SCENES = 108
+"""Generated scenes of 384 x 384 px that fields-s2 is trained on."""
+
+RGB_SPEC = ModelSpec(
+    name="fields-rgb",
+    title="Fields in aerial RGB images of about 1 m",
+    bands=(BandSpec(name="red"), BandSpec(name="green"), BandSpec(name="blue")),
+    outputs=classes("background", "field", "boundary"),
+    scaling="scene",
+    clip=CLIP,
+    patch=1024,
+    halo=64,
+    stride=32,
+    reach="patch",
+    resolution_m=(0.4, 2.5),
+    nominal_m=1.0,
+    licence="Apache-2.0",
+    architecture=NETWORK,
+    trained_on="19 USDA NAIP images of the US Midwest (public domain) with hand-drawn fields (MIT); no pretrained weights",
+)
+
+S2_SPEC = ModelSpec(
+    name="fields-s2",
+    title="Fields in Sentinel-2 scenes and others of about 10 m",
+    bands=(BandSpec(name="red"), BandSpec(name="green"), BandSpec(name="blue"), BandSpec(name="nir", optional=True)),
+    outputs=classes("background", "field", "boundary"),
+    scaling="scene",
+    clip=CLIP,
+    patch=1024,
+    halo=64,
+    stride=32,
+    reach="patch",
+    resolution_m=(7.0, 15.0),
+    nominal_m=10.0,
+    licence="Apache-2.0",
+    architecture=NETWORK,
+    trained_on="generated scenes only, some with real US parcel shapes (cultionet, Apache-2.0); no pretrained weights",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """All that makes a bundled model but its data."""
+
+    spec: ModelSpec
+    source: Callable[[Path, Path, int], Source]
+    """Training samples from the data folder, the output folder (for scenes made once) and the seed."""
+    schedule: Schedule
+
+
+def _rgb_source(data: Path, _out: Path, _seed: int) -> Source:
+    return aerial.AerialSource(scenes=aerial.read_scenes(data / "naip-us-fields"), patch=384)
+
+
+def _s2_source(data: Path, out: Path, seed: int) -> Source:
+    cells = library.read_cells(data / "vec-usa-cultionet-grids")
+    paths = pool.fill(out / "fields-s2.scenes", count=POOL_SCENES, seed=1000 * seed, cells=cells)
+    return pool.PoolSource(scenes=pool.read(paths))
+
+
+MAKINGS: Mapping[str, Making] = {
+    "fields-rgb": Making(spec=RGB_SPEC, source=_rgb_source, schedule=Schedule(steps=1000, batch=4, seed=1)),
+    "fields-s2": Making(spec=S2_SPEC, source=_s2_source, schedule=Schedule(steps=1200, batch=8, seed=1)),
+}
+
+
+def make(
+    name: str, *, data: Path, out: Path, steps: int | None = None, seed: int | None = None, resume: bool = False
+) -> Path:
+    """Train the model `name` and write OUT/name/spec.json and weights.safetensors; returns that folder."""
+    making = MAKINGS.get(name)
+    if making is None:
+        raise ModelError(f"no bundled model {name!r}; known: {', '.join(MAKINGS)}")
+    usual = making.schedule
+    schedule = replace(usual, steps=usual.steps if steps is None else steps, seed=usual.seed if seed is None else seed)
+    torch.manual_seed(schedule.seed)
+    spec = making.spec
+    network = build_network(spec.architecture, channels=len(spec.bands), outputs=len(spec.outputs))
+    checkpoint = out / f"{name}.checkpoint"
+    source = making.source(data, out, schedule.seed)
+    trained = train(network, source, schedule, checkpoint=checkpoint, resume=resume)
+    return write_bundle(trained.state_dict(), spec, out / name)
+
+
+def write_bundle(state: Mapping[str, torch.Tensor], spec: ModelSpec, folder: Path) -> Path:
+    """Write spec and half-precision weights; refuses weights that half precision cannot hold."""
+    halved = {
+        key: (value.half() if value.is_floating_point() else value).cpu().contiguous() for key, value in state.items()
+    }
+    broken = [key for key, value in halved.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    flat = [key for key, value in halved.items() if key.endswith("running_var") and not (value > 0).all()]
+    if broken or flat:
+        raise ModelError(
+            f"model {spec.name!r}: {', '.join((broken + flat)[:3])} cannot be held in half precision; "
+            "expected finite weights and variances above 0; train again with a lower learning rate"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "weights.safetensors.part"
+    save_file(halved, part)
+    digest = hashlib.sha256(part.read_bytes()).hexdigest()
+    part.chmod(0o644)
+    os.replace(part, folder / "weights.safetensors")
+    (folder / "spec.json").write_text(replace(spec, weights_sha256=digest).to_json())
+    return folder
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m geoseg.training.bundle", description=__doc__)
+    parser.add_argument("name", choices=sorted(MAKINGS))
+    parser.add_argument("--data", type=Path, required=True, help="folder with the training data")
+    parser.add_argument("--out", type=Path, required=True, help="folder that gets a folder named after the model")
+    parser.add_argument("--steps", type=int, help="training steps; the model's own number if not given")
+    parser.add_argument("--seed", type=int, help="of weights and samples; the model's own if not given")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0: its own choice")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in OUT")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        make(
+            options.name,
+            data=options.data,
+            out=options.out,
+            steps=options.steps,
+            seed=options.seed,
+            resume=options.resume,
+        )
+    except GeosegError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
