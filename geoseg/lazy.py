@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from geoseg.grid import TileGrid
 from geoseg.plan import prepare
-from geoseg.protocols import Reader
+from geoseg.protocols import Model, Reader
 from geoseg.recipes import RunOptions
 from geoseg.results import NODATA
 from geoseg.runtime.predict import Predictor, classes_of, predict_core
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def segment(
     scene: str | Path | tuple[str | Path, ...] | Reader | xr.DataArray,
-    model: str | None = None,
+    model: str | Model | None = None,
     *,
     probabilities: bool = False,
     **options: Any,
@@ -45,8 +45,10 @@ def segment(
     from dask.delayed import delayed
     from odc.geo.xr import xr_coords
 
-    given = scene if isinstance(scene, tuple) else (scene,)
-    plan = prepare(given, RunOptions.checked(model=model, **options))
+    name = model if isinstance(model, str) else None
+    plan = prepare(
+        _sources(scene), RunOptions.checked(model=name, **options), model=None if isinstance(model, str) else model
+    )
     spec, grid = plan.model.spec, plan.grid
     channels = [i for i, channel in enumerate(spec.outputs) if channel.kind == "class"]
     lead = (len(spec.outputs),) if probabilities else ()
@@ -77,6 +79,17 @@ def segment(
     return xr.DataArray(
         data, coords=coords, dims=dims, name="probabilities" if probabilities else "mask", attrs=attributes
     )
+
+
+def _sources(scene: Any) -> list[str | Reader]:
+    import xarray as xr
+
+    if isinstance(scene, xr.DataArray):
+        from geoseg.readers.array import from_dataarray
+
+        return [from_dataarray(scene)]
+    parts = scene if isinstance(scene, tuple | list) else [scene]
+    return [part if isinstance(part, Reader) else str(part) for part in parts]
 
 
 def _block(recipe: tuple[Reader, Predictor, TileGrid, list[int] | None], index: tuple[int, int]) -> NDArray[np.uint8]:

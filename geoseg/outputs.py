@@ -42,9 +42,10 @@ class Result:
         """The field polygons, read from the first vector format that was written."""
         import geopandas as gpd
 
-        name = next(name for name, kind in self.record["outputs"].items() if kind["kind"] == "fields")
-        path = self.out / name
-        return gpd.read_parquet(path) if path.suffix == ".parquet" else gpd.read_file(path)
+        path = self.out / f"fields.{self.record['options']['format'][0]}"
+        if path.suffix == ".parquet":
+            return gpd.read_parquet(path)
+        return gpd.read_file(path, layer="fields")
 
 
 @dataclass(slots=True)

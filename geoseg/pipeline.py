@@ -15,7 +15,7 @@ from geoseg.errors import InputError, RunError
 from geoseg.outputs import Result, Stages, finished_result, identify, make_outputs, write_rasters
 from geoseg.plan import Plan, prepare
 from geoseg.plugins import load_plugin
-from geoseg.protocols import ClassSource, Reader, TileMap, Vectorizer
+from geoseg.protocols import ClassSource, Model, Reader, TileMap, Vectorizer
 from geoseg.recipes import RunOptions
 from geoseg.runtime.events import Events
 from geoseg.runtime.predict import PredictTile
@@ -31,37 +31,41 @@ if TYPE_CHECKING:
 
 
 def run(
-    *scenes: str | Path,
+    *scenes: str | Path | Reader,
     out: str | Path,
     options: RunOptions | None = None,
     overwrite: bool = False,
     restart: bool = False,
     events: Events | None = None,
     client: Any | None = None,
+    model: Model | str | None = None,
     **changes: Any,
 ) -> Result:
     """Segments a scene and writes mask, fields and record into `out`; the same call again resumes.
 
     Args:
-        scenes: one file, or one file a band on one grid.
+        scenes: one file, one file a band on one grid, or a Reader.
         out: directory of the results.
         options: all options as one value; `changes` are options by name on top of it.
         overwrite: replace another run in `out`.
         restart: begin anew, also where an earlier try of this run can be resumed.
         events: listeners for progress.
         client: a distributed.Client to run on instead of threads here.
+        model: name, folder or checkpoint, or a Model object of your own.
 
     Raises:
         GeosegError: one clear sentence on what was found, expected, and what to do.
     """
     events = events or Events()
     values = (options or RunOptions()).model_dump(exclude_unset=True) | changes
+    if isinstance(model, str):
+        values["model"], model = model, None
     options = RunOptions.checked(**values)
     stop, stages = Stop(), Stages()
     begun = time.time()
     with signals_set(stop):
         with stages.timed("prepare"):
-            plan = prepare([str(scene) for scene in scenes], options)
+            plan = prepare(_sources(scenes), options, model=model)
             identity = identify(plan)
         events.note(plan.reason)
         workspace = Workspace(Path(out))
@@ -100,7 +104,7 @@ def segment_file(
     if target.exists() and not overwrite:
         raise RunError(f"{target} exists; choose another -o, or --overwrite to replace it")
     with signals_set(stop):
-        plan = prepare([str(scene) for scene in scenes], options)
+        plan = prepare(_sources(scenes), options)
         events.note(plan.reason)
         identity = identify(plan)
         workspace = Workspace(target.parent / f".{target.name}.partial")
@@ -110,7 +114,9 @@ def segment_file(
         workspace.making.mkdir(parents=True, exist_ok=True)
         made: dict[Path, str] = {}
         write_rasters(plan, store, workspace.making, identity, probabilities=options.probabilities, made=made)
-        list(made)[-1].replace(target)
+        wanted = "probabilities" if options.probabilities else "mask"
+        for path in (path for path, kind in made.items() if kind == wanted):
+            path.replace(target.with_suffix(path.suffix) if path.suffix != ".tif" else target)
         shutil.rmtree(workspace.out, ignore_errors=True)
     return target
 
@@ -157,6 +163,10 @@ def vectorize_file(
         )  # fmt: skip
     stop.check()
     return len(frame), exporter.write(frame, target)
+
+
+def _sources(scenes: Sequence[str | Path | Reader]) -> list[str | Reader]:
+    return [str(scene) if isinstance(scene, str | Path) else scene for scene in scenes]
 
 
 def _class_id(wanted: str | None, names: Sequence[str], *, count: int) -> int:

@@ -36,10 +36,13 @@ class Plan:
     """True where neither the scene nor the user says the pixel size and the model's nominal one stands in."""
 
 
-def prepare(scenes: Sequence[Any], options: RunOptions) -> Plan:
-    """Opens the scene, finds model and engine, checks that they fit, and lays the grid."""
+def prepare(scenes: Sequence[Any], options: RunOptions, *, model: Model | None = None) -> Plan:
+    """Opens the scene, finds model and engine, checks that they fit, and lays the grid.
+
+    A Reader in place of file names is taken as it is, and so is a Model object.
+    """
     from geoseg.engines import choose_engine
-    from geoseg.models import check_fit, choose, input_scaling, load
+    from geoseg.models import check_fit, choose, input_scaling, load, resolution_problem
     from geoseg.readers import open_scene, resampled
 
     if not scenes:
@@ -48,7 +51,14 @@ def prepare(scenes: Sequence[Any], options: RunOptions) -> Plan:
         scenes, bands=options.bands, crs=options.crs, pixel_size_m=options.pixel_size_m,
         scale=options.scale, offset=options.offset, nodata=options.nodata,
     )  # fmt: skip
-    if options.model is None:
+    if "geojson" in options.format and reader.scene.crs is None:
+        raise InputError(
+            f"GeoJSON holds longitude and latitude, and {reader.scene.name} has no CRS; say it with --crs, or choose another "
+            f"--format"
+        )
+    if model is not None:
+        reason = f"model {model.spec.name}, as given"
+    elif options.model is None:
         model, reason = choose(reader.scene, allow_resample=options.resample)
     else:
         model = load(options.model, weights=options.weights, trust=options.trust_checkpoint)
@@ -56,7 +66,7 @@ def prepare(scenes: Sequence[Any], options: RunOptions) -> Plan:
     spec = model.spec
     check_fit(reader.scene, spec, allow_resample=options.resample)
     size = reader.scene.resolution_m()
-    if options.resample and size is not None and not spec.resolution_m[0] <= size <= spec.resolution_m[1]:
+    if options.resample and resolution_problem(reader.scene, spec):
         reader = resampled(reader, spec.nominal_m)
         size = spec.nominal_m
     if size is None:

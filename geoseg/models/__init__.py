@@ -5,8 +5,8 @@ Importing this package costs milliseconds; torch and torchgeo are imported when 
 
 from __future__ import annotations
 
-from geoseg.models.fit import check_fit
+from geoseg.models.fit import check_fit, resolution_problem
 from geoseg.models.registry import ModelInfo, available, choose, load
 from geoseg.models.scaling import input_scaling
 
-__all__ = ["ModelInfo", "available", "check_fit", "choose", "input_scaling", "load"]
+__all__ = ["ModelInfo", "available", "check_fit", "choose", "input_scaling", "load", "resolution_problem"]

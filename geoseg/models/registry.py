@@ -98,8 +98,8 @@ def choose(scene: Scene, *, allow_resample: bool = False) -> tuple[Model, str]:
             problems.append(f"{name}: {problem}")
     if not fitting:
         raise ModelError(
-            "no bundled model fits; choose one with --model, or change what keeps them away:\n  "
-            + "\n  ".join(problems or ["this installation has no bundled models"])
+            "no bundled model fits; choose one with --model, or change what keeps them away: "
+            + "; ".join(problems or ["this installation has no bundled models"])
         )
     model = bundled(min(fitting)[2])
     return model, _reason(model.spec, scene)

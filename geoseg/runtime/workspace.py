@@ -23,13 +23,15 @@ from geoseg.errors import RunError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What a run computes. Equal identities give equal results; path and time are not part of it."""
+    """What a run computes. Equal digests give equal results; path and time are not part of it."""
 
     values: Mapping[str, Any]
+    """What decides the result, and under `tile` how the store is cut: that only says whether a store can be gone on with."""
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).hexdigest()
+        decisive = {name: value for name, value in self.values.items() if name != "tile"}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def differences(self, other: Mapping[str, Any]) -> str:
         """The entries that differ, each as `name: theirs -> ours`."""

@@ -124,8 +124,9 @@ def lay_out(rng: np.random.Generator, *, side_m: float, style: str) -> Layout:
     lines = [Line(kind=line.kind, path=bend(line.path), width_m=line.width_m) for line in lines]
     woods = woodland(rng, side_m=side_m, share=rng.uniform(*plan.woods))
     dots = islands(rng, side_m=side_m, density=rng.uniform(*plan.islands))
-    kept = without(bent, [*woods, *(polygon for _, polygon in dots)])
-    areas += [("woods", polygon) for polygon in woods] + dots
+    villages = woodland(rng, side_m=side_m, share=rng.uniform(-0.05, 0.10))
+    kept = without(bent, [*woods, *villages, *(polygon for _, polygon in dots)])
+    areas += [("woods", polygon) for polygon in woods] + [("village", polygon) for polygon in villages] + dots
     return Layout(parcels=kept, areas=areas, lines=lines, grass=rng.uniform(*plan.grass))
 
 

@@ -17,8 +17,8 @@ Image = NDArray[np.float32]
 """(band, row, col): red, green, blue, nir reflectance."""
 
 PLANTS: Mapping[str, tuple[float, float, float, float]] = {
-    "cereal": (0.030, 0.055, 0.025, 0.42),
-    "dense": (0.022, 0.045, 0.020, 0.50),
+    "cereal": (0.027, 0.052, 0.024, 0.42),
+    "dense": (0.013, 0.029, 0.013, 0.46),
     "grass": (0.045, 0.080, 0.040, 0.38),
     "rape": (0.140, 0.160, 0.045, 0.42),
     "maize": (0.035, 0.062, 0.030, 0.45),
@@ -109,7 +109,7 @@ def sow(
     drawn[is_grass] = rng.choice(
         np.array(["grass", "hay", "weedy"], dtype=object), int(is_grass.sum()), p=[0.75, 0.15, 0.10]
     )
-    cover = np.clip(rng.normal(0.93, 0.07, count), 0.5, 1)
+    cover = np.clip(rng.normal(0.97, 0.07, count), 0.6, 1)
     cover = np.where(drawn == "bare", rng.uniform(0, 0.08, count), cover)
     cover = np.where(drawn == "emerging", rng.uniform(0.15, 0.6, count), cover)
     standing = np.where(np.isin(drawn.astype(str), ["bare", "emerging"]), "cereal", drawn)
@@ -168,7 +168,7 @@ def paint_rough(rng: np.random.Generator, shape: tuple[int, int], *, cell_m: flo
     """Unfarmed grass, reeds and shrubs."""
     patchy = fractal_noise(rng, shape, wavelength=rng.uniform(60, 200) / cell_m, octaves=5)
     share = np.clip(0.5 + 0.35 * patchy, 0, 1)
-    green, dry = np.array(PLANTS["grass"]) * rng.uniform(0.7, 1.1), np.array(PLANTS["weedy"]) * rng.uniform(0.7, 1.3)
+    green, dry = np.array(PLANTS["grass"]) * rng.uniform(0.5, 1.1), np.array(PLANTS["weedy"]) * rng.uniform(0.5, 1.3)
     pixels = _blend(green, dry, share)
     shrubs = fractal_noise(rng, shape, wavelength=max(2.0, 14 / cell_m), octaves=2) > rng.uniform(0.8, 2.5)
     return _over(pixels, shrubs, np.array([0.025, 0.042, 0.022, 0.30]))
@@ -189,12 +189,15 @@ def paint_woods(rng: np.random.Generator, shape: tuple[int, int], *, cell_m: flo
 
 def paint_village(rng: np.random.Generator, shape: tuple[int, int], *, cell_m: float) -> Image:
     """Houses, yards, gardens, streets and trees on a turned grid of plots."""
-    heading, plot = rng.uniform(0, np.pi / 2), rng.uniform(11, 24)
+    heading, plot = rng.uniform(0, np.pi / 2), np.exp(rng.uniform(np.log(8), np.log(40)))
     row, col = np.indices(shape, dtype=np.float32) * np.float32(cell_m)
     bend = 25 * fractal_noise(rng, shape, wavelength=400 / cell_m, octaves=1)
     across = (col * np.cos(heading) + row * np.sin(heading) + bend) / plot
     along = (-col * np.sin(heading) + row * np.cos(heading) + bend) / plot
-    table = rng.choice(10, (256, 256), p=[0.17, 0.14, 0.12, 0.10, 0.09, 0.04, 0.11, 0.09, 0.12, 0.02])
+    built = rng.uniform(0.15, 0.6)
+    shares = np.array([4, 3, 2.5, 2, 0, 0, 0, 0, 3, 0]) / 14.5 * (1 - built)
+    shares += np.array([0, 0, 0, 0, 3, 1, 3, 2.5, 0, 0.7]) / 10.2 * built
+    table = rng.choice(10, (256, 256), p=shares)
     use = table[np.floor(across).astype(int) % 256, np.floor(along).astype(int) % 256]
     colours = np.array(
         [
