@@ -74,7 +74,7 @@ def identify(plan: Plan) -> Identity:
             "grid": {"patch": grid.patch, "halo": grid.halo, "stride": grid.stride, "phase": list(grid.phase)},
             "tile": grid.tile_size,
             "scaling": {"gain": list(scaling.gain), "bias": list(scaling.bias), "bands": list(scaling.bands)},
-            "options": plan.options.decisive(),
+            "options": plan.options.decisive() | {"min_area_m2": plan.min_area_m2},
             "geoseg": VERSION,
         }
     )

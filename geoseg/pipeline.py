@@ -79,7 +79,7 @@ def run(
         with stages.timed("vectorize"):
             fields = delineate(
                 store, plan.reader, wanted=[plan.model.spec.class_id(options.field_class or plan.model.spec.field_class)],
-                class_names=plan.model.spec.class_names, pixel_size_m=plan.pixel_size_m, options=options,
+                class_names=plan.model.spec.class_names, min_area_m2=plan.min_area_m2, pixel_size_m=plan.pixel_size_m, options=options,
                 tiles=mapped(runner, events),
             )  # fmt: skip
         stop.check()
@@ -159,7 +159,7 @@ def vectorize_file(
         runner = runner_for(workers=options.workers, scheduler=client or options.scheduler, stop=stop)
         frame = delineate(
             raster_classes(reader, tile=tile), reader, wanted=[wanted], class_names=names,
-            pixel_size_m=reader.scene.resolution_m() or 1.0, options=options, tiles=mapped(runner, events),
+            pixel_size_m=reader.scene.resolution_m() or 1.0, min_area_m2=options.min_area_m2 or 0.0, options=options, tiles=mapped(runner, events),
         )  # fmt: skip
     stop.check()
     return len(frame), exporter.write(frame, target)
@@ -206,6 +206,7 @@ def delineate(
     wanted: Sequence[int],
     class_names: Sequence[str],
     pixel_size_m: float,
+    min_area_m2: float,
     options: RunOptions,
     tiles: TileMap,
 ) -> gpd.GeoDataFrame:
@@ -217,7 +218,8 @@ def delineate(
         wanted: class ids.
         class_names: by class id.
         pixel_size_m: of a pixel, used where the scene has no CRS.
-        options: instances, min_area_m2 and simplify_m are used.
+        min_area_m2: smaller objects are left out, after they are merged.
+        options: instances and simplify_m are used.
         tiles: runs the tiles.
     """
     from geoseg.vectorize.polygons import fields
@@ -227,13 +229,13 @@ def delineate(
     largest = pixel_size_m**2 if scene.crs is None else _largest_pixel_m2(scene, scene.crs)
     # Objects that cannot reach the minimum are dropped before they are traced; the rest is measured exactly.
     outlines = vectorizer.outlines(
-        source, wanted, map_tiles=tiles, min_pixels=0.98 * options.min_area_m2 / largest if largest > 0 else 0
+        source, wanted, map_tiles=tiles, min_pixels=0.98 * min_area_m2 / largest if largest > 0 else 0
     )
     frame = fields(
         outlines, scene, class_names, origin=grid.phase, pixel_size_m=pixel_size_m, simplify_m=options.simplify_m,
         with_confidence=source.probabilities(grid.extent & grid.tile(next(iter(grid)).index).core).shape[0] > 0,
     )  # fmt: skip
-    keep = (frame["area_m2"] >= options.min_area_m2).to_numpy()
+    keep = (frame["area_m2"] >= min_area_m2).to_numpy()
     return frame if keep.all() else frame[keep].reset_index(drop=True)
 
 

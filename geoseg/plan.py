@@ -35,6 +35,12 @@ class Plan:
     pixel_size_assumed: bool
     """True where neither the scene nor the user says the pixel size and the model's nominal one stands in."""
 
+    @property
+    def min_area_m2(self) -> float:
+        """As asked, or the model's own limit."""
+        asked = self.options.min_area_m2
+        return self.model.spec.min_area_m2 if asked is None else asked
+
 
 def prepare(scenes: Sequence[Any], options: RunOptions, *, model: Model | None = None) -> Plan:
     """Opens the scene, finds model and engine, checks that they fit, and lays the grid.

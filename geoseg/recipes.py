@@ -57,8 +57,8 @@ class RunOptions(BaseModel):
     """Vectorizer that makes objects of classes."""
     field_class: str | None = None
     """Class that becomes polygons, by name or id; None takes the model's."""
-    min_area_m2: float = Field(default=500.0, ge=0)
-    """Smaller fields are left out, after fields are merged over tiles."""
+    min_area_m2: float | None = Field(default=None, ge=0)
+    """Smaller fields are left out, after fields are merged over tiles; None takes the model's own limit."""
     simplify_m: float = Field(default=0.0, ge=0)
     """Largest distance in metres of simplified outlines from exact ones; 0 for exact outlines."""
 

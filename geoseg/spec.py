@@ -64,6 +64,8 @@ class ModelSpec:
     """Smallest and largest pixel size in metres that the model is meant for."""
     nominal_m: float = 1.0
     """Pixel size in metres that it was trained at; assumed where a scene has no CRS."""
+    min_area_m2: float = 0.0
+    """Smaller fields than this are more often wrong than right; what a run leaves out unless it is told otherwise."""
     licence: str = ""
     architecture: Mapping[str, Any] = field(default_factory=dict)
     """How to build the network; read by the room that loads the model."""

@@ -53,7 +53,7 @@ def field_options(command: Any) -> Any:
         command,
         click.option("--instances", help="How objects are made of classes: components.", default="components"),
         click.option("--field-class", help="Class that becomes polygons, by name or id."),
-        click.option("--min-area-m2", type=float, help="Smaller fields are left out.  [default: 500]"),
+        click.option("--min-area-m2", type=float, help="Smaller fields are left out.  [default: the model's limit]"),
         click.option(
             "--simplify-m", type=float, help="Largest distance in metres from the exact outline.  [default: 0]"
         ),

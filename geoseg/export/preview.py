@@ -83,7 +83,7 @@ def write_preview(
     model: str = "",
     mask: NDArray[np.uint8] | None = None,
     colors: Mapping[int, Color] | None = None,
-    size: int = 1600,
+    size: int = 2000,
 ) -> list[Path]:
     """Write the scene and, beside it, the scene with the outlines of `fields`, as a PNG of about `size` pixels.
 
@@ -167,8 +167,8 @@ def _with_fields(view: Image, outlines: list[Any], *, filled: bool) -> Image:
 
     if not outlines:
         return view
-    side = math.sqrt(float(np.median([outline.area for outline in outlines])))
-    width = min(2.0, max(1.0, 0.05 * side)) if side > 6 else 0.6
+    side = _typical_side([outline.area for outline in outlines])
+    width = min(2.0, max(1.2, 0.05 * side)) if side > 6 else 0.7
     few = len(outlines) <= FEW
     strength = min(1.0, max(0.3, side / 10))  # where fields are a few pixels, the image must still show
     outline_color = (*OUTLINE, round(255 * strength))
@@ -190,6 +190,13 @@ def _with_fields(view: Image, outlines: list[Any], *, filled: bool) -> Image:
         draw.line(ring, fill=outline_color, width=max(1, round(width * SMOOTH)), joint=joint)
     smooth = layer.resize(view.size, Image.Resampling.BOX)
     return Image.alpha_composite(view.convert("RGBA"), smooth).convert("RGB")
+
+
+def _typical_side(areas: list[float]) -> float:
+    """Side of a square as large as the field that half of all field area lies below: specks do not count."""
+    ordered = np.sort(areas)
+    total = np.cumsum(ordered)
+    return math.sqrt(float(ordered[np.searchsorted(total, total[-1] / 2)]))
 
 
 def _points(ring: Any) -> list[tuple[float, float]]:

@@ -29,7 +29,7 @@ NETWORK = {
     "detail_channels": 16,
 }
 
-POOL_SCENES = 108
+POOL_SCENES = 120
 """Generated scenes of 384 x 384 px that fields-s2 is trained on."""
 
 RGB_SPEC = ModelSpec(
@@ -97,7 +97,7 @@ MAKINGS: Mapping[str, Making] = {
         spec=RGB_SPEC, source=_rgb_source, schedule=Schedule(steps=1000, batch=4, seed=1), boundary_bias=1.5
     ),
     "fields-s2": Making(
-        spec=S2_SPEC, source=_s2_source, schedule=Schedule(steps=1200, batch=8, seed=1), boundary_bias=0.7
+        spec=S2_SPEC, source=_s2_source, schedule=Schedule(steps=1600, batch=8, seed=1), boundary_bias=0.7
     ),
 }
 
