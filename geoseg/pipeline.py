@@ -18,7 +18,7 @@ from geoseg.plugins import load_plugin
 from geoseg.protocols import ClassSource, Model, Reader, TileMap, Vectorizer
 from geoseg.recipes import RunOptions
 from geoseg.runtime.events import Events
-from geoseg.runtime.predict import PredictTile
+from geoseg.runtime.predict import PredictTile, release_segmenters
 from geoseg.runtime.runners import Runner, runner_for
 from geoseg.runtime.stop import Stop, signals_set
 from geoseg.runtime.workspace import Workspace
@@ -196,6 +196,7 @@ def predict_into_store(plan: Plan, workspace: Workspace, runner: Runner, events:
 
     runner.map(task, missing, done=done)
     events.stage_finished("predict")
+    release_segmenters()
     return store
 
 

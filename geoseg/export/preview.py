@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from geoseg.errors import ExportError
 from geoseg.export.staging import staged
 from geoseg.export.style import Color
+from geoseg.export.table import AT_ONCE
 from geoseg.export.thumbnail import Thumbnail, thumbnail
 from geoseg.results import NODATA
 
@@ -38,6 +39,9 @@ SMOOTH = 3
 """Lines are drawn so many times larger and reduced, which makes them smooth."""
 FEW = 4000
 """Up to so many fields get a dark casing and rounded corners."""
+
+SPECK = 1.5
+"""Where there are more than that, fields of fewer pixels of the picture are not drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +159,22 @@ def _outlines(fields: gpd.GeoDataFrame, scene: Scene, panel: tuple[int, int]) ->
         return moved
 
     known = geometry.to_numpy()[~(geometry.isna() | geometry.is_empty).to_numpy()]
-    parts = shapely.get_parts(shapely.simplify(shapely.transform(shapely.force_2d(known), to_panel), 0.2))
+    # What would be a speck on the picture is left out; at most a part of the rest is held in both forms.
+    shrink = abs(float(inverse.determinant)) * factors.prod()
+    known = known[shapely.area(known) * shrink >= (SPECK if len(known) > FEW else 0)]
+    drawn = [
+        shapely.get_parts(
+            shapely.simplify(
+                shapely.transform(shapely.force_2d(known[start : start + AT_ONCE]), to_panel),
+                0.3,
+                preserve_topology=False,
+            )
+        )
+        for start in range(0, len(known), AT_ONCE)
+    ]
+    if not drawn:
+        return []
+    parts = np.concatenate(drawn)
     parts = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
     order = np.argsort(-shapely.area(parts), kind="stable")
     return list(parts[order])

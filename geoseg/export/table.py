@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 20_000
+"""Geometries that are handled at a time where copies are made of them."""
+
 POLYGONS = frozenset({"Polygon", "MultiPolygon"})
 
 
@@ -73,10 +76,21 @@ def write_layer(fields: gpd.GeoDataFrame, path: Path, *, driver: str, layer: str
             geometry_type="Polygon" if geometry_types(fields) == set() else None,
             **options,
         )
-    arrived = pyogrio.raw.read(path, layer=0, columns=[])[2]
-    points = shapely.get_num_coordinates(shapely.from_wkb(arrived)).sum()
-    if len(arrived) != len(fields) or points != shapely.get_num_coordinates(fields.geometry.to_numpy()).sum():
+    if _counted(path, len(fields)) != (len(fields), int(shapely.get_num_coordinates(fields.geometry.to_numpy()).sum())):
         raise cut_short(path)
+
+
+def _counted(path: Path, expected: int) -> tuple[int, int]:
+    """Geometries and vertices in the first layer of a file, a part at a time."""
+    import pyogrio
+    import shapely
+
+    geometries = vertices = 0
+    for start in range(0, max(expected, 1), AT_ONCE):
+        arrived = pyogrio.raw.read(path, layer=0, columns=[], skip_features=start, max_features=AT_ONCE)[2]
+        geometries += len(arrived)
+        vertices += int(shapely.get_num_coordinates(shapely.from_wkb(arrived)).sum())
+    return geometries, vertices
 
 
 def cut_short(path: Path) -> OSError:

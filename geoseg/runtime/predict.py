@@ -46,6 +46,12 @@ class Predictor:
             return _segmenters[key]
 
 
+def release_segmenters() -> None:
+    """Frees the models of this process: their activations are most of its memory."""
+    with _build_lock:
+        _segmenters.clear()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     read_s: float

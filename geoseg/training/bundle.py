@@ -79,7 +79,7 @@ class Making:
     schedule: Schedule
     boundary_bias: float
     """Added to the boundary's logit after training. A lost piece of edge joins two fields while a thick edge costs
-    little: the value is the one that gave the most whole fields on training scenes."""
+    little. How each value was chosen stands in the model's card."""
 
 
 def _rgb_source(data: Path, _out: Path, _seed: int) -> Source:
@@ -97,7 +97,7 @@ MAKINGS: Mapping[str, Making] = {
         spec=RGB_SPEC, source=_rgb_source, schedule=Schedule(steps=1000, batch=4, seed=1), boundary_bias=1.5
     ),
     "fields-s2": Making(
-        spec=S2_SPEC, source=_s2_source, schedule=Schedule(steps=1600, batch=8, seed=1), boundary_bias=0.7
+        spec=S2_SPEC, source=_s2_source, schedule=Schedule(steps=1600, batch=8, seed=1), boundary_bias=0.5
     ),
 }
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     import geopandas as gpd
 
+AT_ONCE = 10_000
+"""Polygons that are measured at a time, which bounds the memory that takes."""
+
 COLUMNS = ("id", "class", "area_m2", "perimeter_m", "confidence", "touches_edge")
 
 
@@ -39,20 +42,22 @@ def geodesic(shapes: NDArray[np.object_], crs: CRS) -> tuple[NDArray[np.float64]
     Method: Karney, Algorithms for geodesics, J. Geodesy 87 (2013), as in GeographicLib behind pyproj.Geod.
     """
     area, perimeter = np.zeros(len(shapes)), np.zeros(len(shapes))
-    if not len(shapes):
-        return area, perimeter
+    for start in range(0, len(shapes), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        area[part], perimeter[part] = _geodesic(shapes[part], crs)
+    return area, perimeter
+
+
+def _geodesic(shapes: NDArray[np.object_], crs: CRS) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     _, coordinates, (rings, objects) = shapely.to_ragged_array(shapes)
     lon, lat = to_lonlat(coordinates[:, 0], coordinates[:, 1], crs)
-    ring_area, ring_length = np.empty(len(rings) - 1), np.empty(len(rings) - 1)
+    areas, lengths = np.empty(len(rings) - 1), np.empty(len(rings) - 1)
     for i in range(len(rings) - 1):
         part = slice(rings[i], rings[i + 1] - 1)
-        value, ring_length[i] = WGS84.polygon_area_perimeter(lon[part], lat[part])
-        ring_area[i] = abs(value)
-    for i in range(len(shapes)):
-        own = slice(objects[i], objects[i + 1])
-        area[i] = 2 * ring_area[objects[i]] - ring_area[own].sum()
-        perimeter[i] = ring_length[own].sum()
-    return area, perimeter
+        value, lengths[i] = WGS84.polygon_area_perimeter(lon[part], lat[part])
+        areas[i] = abs(value)
+    total = np.add.reduceat(areas, objects[:-1])
+    return 2 * areas[objects[:-1]] - total, np.add.reduceat(lengths, objects[:-1])
 
 
 def fields(
