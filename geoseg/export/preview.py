@@ -175,7 +175,7 @@ def _outlines(fields: gpd.GeoDataFrame, scene: Scene, panel: tuple[int, int]) ->
     if not drawn:
         return []
     parts = np.concatenate(drawn)
-    parts = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
+    parts = parts[(shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(parts)]
     order = np.argsort(-shapely.area(parts), kind="stable")
     return list(parts[order])
 

@@ -56,7 +56,7 @@ TILES = (
         nodata=True,
     ),
     SampleTile(
-        name="s2_smallholder", seed=12, size=320, gsd_m=10, style="smallholder", epsg=32634, corner=(568_000, 5_560_000)
+        name="s2_smallholder", seed=21, size=320, gsd_m=10, style="smallholder", epsg=32634, corner=(568_000, 5_560_000)
     ),
     SampleTile(
         name="rgb_farmland_1m",
