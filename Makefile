@@ -21,7 +21,7 @@ demo: .venv/.installed
 	@for scene in s2_farmland rgb_farmland_1m; do \
 		echo; echo "geoseg run sample_tiles/$$scene.tif -o demo-out/$$scene --overwrite --format gpkg,shp,parquet"; \
 		$(BIN)/python -m geoseg run sample_tiles/$$scene.tif -o demo-out/$$scene --overwrite --format gpkg,shp,parquet || exit $$?; \
-		$(BIN)/python -m geoseg evaluate demo-out/$$scene/fields.gpkg sample_tiles/$${scene}_truth.geojson || exit $$?; \
+		$(BIN)/python -m geoseg evaluate demo-out/$$scene/fields.gpkg sample_tiles/$${scene}_truth.gpkg || exit $$?; \
 	done
 	@echo; echo "Look at demo-out/*/preview.png, or open demo-out/*/fields.gpkg in a GIS."
 

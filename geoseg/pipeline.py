@@ -76,11 +76,12 @@ def run(
         runner = runner_for(workers=options.workers, scheduler=client or options.scheduler, stop=stop)
         with stages.timed("predict"):
             store = predict_into_store(plan, workspace, runner, events)
+        spec = plan.model.spec
         with stages.timed("vectorize"):
             fields = delineate(
-                store, plan.reader, wanted=[plan.model.spec.class_id(options.field_class or plan.model.spec.field_class)],
-                class_names=plan.model.spec.class_names, min_area_m2=plan.min_area_m2, pixel_size_m=plan.pixel_size_m, options=options,
-                tiles=mapped(runner, events),
+                store, plan.reader, wanted=[spec.class_id(options.field_class or spec.field_class)],
+                class_names=spec.class_names, pixel_size_m=plan.pixel_size_m, min_area_m2=plan.min_area_m2,
+                options=options, tiles=mapped(runner, events),
             )  # fmt: skip
         stop.check()
         record = make_outputs(plan, store, fields, workspace, identity, stages, begun=begun, events=events)
@@ -159,7 +160,8 @@ def vectorize_file(
         runner = runner_for(workers=options.workers, scheduler=client or options.scheduler, stop=stop)
         frame = delineate(
             raster_classes(reader, tile=tile), reader, wanted=[wanted], class_names=names,
-            pixel_size_m=reader.scene.resolution_m() or 1.0, min_area_m2=options.min_area_m2 or 0.0, options=options, tiles=mapped(runner, events),
+            pixel_size_m=reader.scene.resolution_m() or 1.0, min_area_m2=options.min_area_m2 or 0.0, options=options,
+            tiles=mapped(runner, events),
         )  # fmt: skip
     stop.check()
     return len(frame), exporter.write(frame, target)

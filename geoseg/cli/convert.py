@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="convert", short_help="Write a vector file in another format.")
-@click.argument("src", type=click.Path(exists=True, path_type=Path))
+@click.argument("src", type=click.Path(path_type=Path))
 @click.argument("dst", type=click.Path(path_type=Path))
 @click.option("--layer", metavar="NAME", help="Layer of SRC, where it has several.")
 @click.option("--crs", metavar="CRS", help="The CRS of a SRC that does not state one, such as EPSG:32632.")

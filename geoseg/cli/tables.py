@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from geoseg.outputs import Result
+
+# Parts of a shapefile and styles: they go with the file of the same name.
+BESIDE = (".shx", ".dbf", ".prj", ".cpg", ".csv", ".qml")
 
 WHAT = {
     "mask": "class ids, 255 where there is no data (COG)",
@@ -23,13 +27,24 @@ def result_table(result: Result) -> None:
     from rich.table import Table
 
     console, record = Console(highlight=False), result.record
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (("file", "left"), ("holds", "left"), ("size", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for name, entry in record["outputs"].items():
-        table.add_row(str(result.out / name), WHAT.get(entry["kind"], entry["kind"]), size_text(entry["bytes"]))
+    rows = [
+        (str(result.out / name), WHAT.get(entry["kind"], entry["kind"]), size_text(entry["bytes"]))
+        for name, entry in record["outputs"].items()
+        if Path(name).suffix not in BESIDE
+    ]
     record_file = result.out / "run.json"
-    table.add_row(str(record_file), "inputs, model, options, versions, timings", size_text(record_file.stat().st_size))
+    rows.append((str(record_file), "inputs, model, options, versions, timings", size_text(record_file.stat().st_size)))
+    if not console.is_terminal:
+        for row in rows:
+            print("\t".join(row))
+        print(summary(record))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("file", overflow="fold")
+    table.add_column("holds")
+    table.add_column("size", justify="right")
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
     console.print(summary(record))
 
