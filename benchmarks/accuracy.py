@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,10 @@ class Place:
     truth: Callable[[], gpd.GeoDataFrame | Path]
     partial: bool = False
     """True where only some of the fields are labelled."""
+
+    def without_nir(self) -> Place:
+        """The same place with its near infrared band ignored."""
+        return replace(self, options=tuple(option.replace("nir", "-") for option in self.options))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,12 +310,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores here, too")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep the runs here")
     parser.add_argument("--self-check", action="store_true", help="score the truth against itself")
+    parser.add_argument("--without-nir", action="store_true", help="hide the near infrared from fields-s2")
     args = parser.parse_args()
 
     chosen = [
-        place
+        place.without_nir() if args.without_nir else place
         for place in places(args.data)
-        if args.model in ("all", place.model) and args.dataset in (None, place.dataset)
+        if args.model in ("all", place.model)
+        and args.dataset in (None, place.dataset)
+        and not (args.without_nir and place.model != "fields-s2")
     ]
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)
