@@ -124,7 +124,8 @@ class TileGrid:
         if self.k < 1:
             raise InputError(f"--tile {self.k} is not a tile; use 1 or more cells")
         if self.stride < 1 or self.patch % self.stride or self.halo % self.stride or self.halo < 0:
-            options = ", ".join(str(self.stride * i) for i in range(1, 4))
+            least = 2 * self.halo // self.stride + 1
+            options = ", ".join(str(self.stride * i) for i in range(least, least + 3))
             raise InputError(
                 f"patch {self.patch} and halo {self.halo} must be multiples of the model's stride {self.stride}; "
                 f"use {options}, ..."

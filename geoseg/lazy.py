@@ -13,6 +13,7 @@ from geoseg.plan import prepare
 from geoseg.protocols import Model, Reader
 from geoseg.recipes import RunOptions
 from geoseg.results import NODATA
+from geoseg.runtime.area import Area
 from geoseg.runtime.predict import Predictor, classes_of, predict_core
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def segment(
     task = delayed(_block, pure=False)
     # One delayed value for the recipe: the graph carries it once, not once a block.
     recipe = delayed(
-        (plan.reader, plan.predictor, grid, None if probabilities else channels), traverse=False, pure=False
+        (plan.reader, plan.predictor, grid, plan.area, None if probabilities else channels), traverse=False, pure=False
     )
     rows, cols = grid.tile_range
     blocks = []
@@ -92,7 +93,9 @@ def _sources(scene: Any) -> list[str | Reader]:
     return [part if isinstance(part, Reader) else str(part) for part in parts]
 
 
-def _block(recipe: tuple[Reader, Predictor, TileGrid, list[int] | None], index: tuple[int, int]) -> NDArray[np.uint8]:
-    reader, predictor, grid, channels = recipe
-    stored, valid, _ = predict_core(reader, predictor, grid, grid.tile(index))
+def _block(
+    recipe: tuple[Reader, Predictor, TileGrid, Area | None, list[int] | None], index: tuple[int, int]
+) -> NDArray[np.uint8]:
+    reader, predictor, grid, area, channels = recipe
+    stored, valid, _ = predict_core(reader, predictor, grid, grid.tile(index), clip=area)
     return stored if channels is None else classes_of(stored, valid, channels)

@@ -16,6 +16,7 @@ from geoseg.plan import Plan
 from geoseg.recipes import RunOptions
 from geoseg.results import PROBABILITY_MAX
 from geoseg.runtime.events import Events
+from geoseg.runtime.stop import Stop
 from geoseg.runtime.workspace import Identity, Workspace
 from geoseg.stitch.journal import Journal
 from geoseg.stitch.store import MaskStore
@@ -64,8 +65,8 @@ class Stages:
 
 
 def identify(plan: Plan) -> Identity:
-    """What the run computes: content, model, decisive options and versions."""
-    grid, scaling = plan.grid, plan.predictor.scaling
+    """What the run computes: content of scene, model and area, the options that decide, and geoseg's version."""
+    grid, scaling, options = plan.grid, plan.predictor.scaling, plan.options
     return Identity(
         values={
             "scene": plan.reader.content_hash(),
@@ -74,8 +75,15 @@ def identify(plan: Plan) -> Identity:
             "grid": {"patch": grid.patch, "halo": grid.halo, "stride": grid.stride, "phase": list(grid.phase)},
             "tile": grid.tile_size,
             "scaling": {"gain": list(scaling.gain), "bias": list(scaling.bias), "bands": list(scaling.bands)},
-            "options": plan.options.decisive() | {"min_area_m2": plan.min_area_m2},
+            "options": options.decisive(),
+            "area": None if plan.area is None else plan.area.fingerprint(),
             "geoseg": VERSION,
+            "vectorize": {
+                "field_class": plan.field_class,
+                "instances": options.instances,
+                "min_area_m2": plan.min_area_m2,
+                "simplify_m": options.simplify_m,
+            },
         }
     )
 
@@ -104,6 +112,7 @@ def make_outputs(
     *,
     begun: float,
     events: Events,
+    stop: Stop,
 ) -> dict[str, Any]:
     """Writes every file beside its place, then renames them all, run.json last; returns what run.json holds."""
     from geoseg.export import exporter_for
@@ -117,11 +126,13 @@ def make_outputs(
         write_rasters(plan, store, workspace.making, identity, probabilities=plan.options.probabilities, made=made)
         events.stage_advanced("export", units=1 + plan.options.probabilities)
         for name in plan.options.format:
+            stop.check()
             exporter = exporter_for(name)
             for path in exporter.write(fields, workspace.making / f"fields{exporter.suffix}"):
                 made[path] = "fields"
             events.stage_advanced("export")
         preview = workspace.making / "preview.png"
+        stop.check()
         for path in write_preview(plan.reader, fields, preview, model=plan.model.spec.name):
             made[path] = "preview"
         events.stage_advanced("export")
@@ -191,6 +202,7 @@ def _record(
             "pixel_size_m": round(plan.pixel_size_m, 6),
             "pixel_size_assumed": plan.pixel_size_assumed,
         },
+        "engines": sorted({tile.engine for tile in tiles} - {""}),
         "model": {"name": spec.name, "reason": plan.reason, "classes": list(spec.class_names), "licence": spec.licence},
         "options": plan.options.model_dump(mode="json"),
         "counts": {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,8 @@ from geoseg.stitch.store import MaskStore
 
 if TYPE_CHECKING:
     import geopandas as gpd
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -68,24 +72,27 @@ def run(
             plan = prepare(_sources(scenes), options, model=model)
             identity = identify(plan)
         events.note(plan.reason)
-        workspace = Workspace(Path(out))
+        workspace = Workspace(Path(out).absolute())
         if not (overwrite or restart) and (done := finished_result(workspace, identity, options)):
-            events.note(f"{workspace.out} already holds this run; nothing to do (--restart does it anew)")
-            return done
-        resumed = workspace.begin(identity, overwrite=overwrite, restart=restart)
-        runner = runner_for(workers=options.workers, scheduler=client or options.scheduler, stop=stop)
-        with stages.timed("predict"):
-            store = predict_into_store(plan, workspace, runner, events)
-        spec = plan.model.spec
-        with stages.timed("vectorize"):
-            fields = delineate(
-                store, plan.reader, wanted=[spec.class_id(options.field_class or spec.field_class)],
-                class_names=spec.class_names, pixel_size_m=plan.pixel_size_m, min_area_m2=plan.min_area_m2,
-                options=options, tiles=mapped(runner, events),
-            )  # fmt: skip
-        stop.check()
-        record = make_outputs(plan, store, fields, workspace, identity, stages, begun=begun, events=events)
-    return Result(out=workspace.out, record=record, resumed=resumed)
+            events.note(f"{out} already holds this run; nothing to do (--restart does it anew)")
+            return replace(done, out=Path(out))
+        with (
+            runner_for(workers=options.workers, scheduler=client or options.scheduler, stop=stop) as runner,
+            workspace.locked(),
+        ):
+            resumed = workspace.begin(identity, overwrite=overwrite, restart=restart)
+            with stages.timed("predict"):
+                store = predict_into_store(plan, workspace, runner, events)
+            with stages.timed("vectorize"):
+                fields = delineate(
+                    store, plan.reader, wanted=[plan.field_class], class_names=plan.model.spec.class_names,
+                    pixel_size_m=plan.pixel_size_m, min_area_m2=plan.min_area_m2, options=options,
+                    tiles=mapped(runner, events),
+                )  # fmt: skip
+            record = make_outputs(
+                plan, store, fields, workspace, identity, stages, begun=begun, events=events, stop=stop
+            )
+    return Result(out=Path(out), record=record, resumed=resumed)
 
 
 def segment_file(
@@ -102,23 +109,29 @@ def segment_file(
     An unfinished try is kept beside `out` in a directory `.NAME.partial`, from which the same call resumes.
     """
     events, options, stop, target = events or Events(), options or RunOptions(), Stop(), Path(out)
+    if target.suffix.lower() not in (".tif", ".tiff"):
+        raise RunError(f"{target} is to be a GeoTIFF; give it a name that ends in .tif")
     if target.exists() and not overwrite:
         raise RunError(f"{target} exists; choose another -o, or --overwrite to replace it")
     with signals_set(stop):
         plan = prepare(_sources(scenes), options)
         events.note(plan.reason)
         identity = identify(plan)
-        workspace = Workspace(target.parent / f".{target.name}.partial")
-        workspace.begin(identity, overwrite=False, restart=restart)
-        runner = runner_for(workers=options.workers, scheduler=client or options.scheduler, stop=stop)
-        store = predict_into_store(plan, workspace, runner, events)
-        workspace.making.mkdir(parents=True, exist_ok=True)
-        made: dict[Path, str] = {}
-        write_rasters(plan, store, workspace.making, identity, probabilities=options.probabilities, made=made)
-        wanted = "probabilities" if options.probabilities else "mask"
-        for path in (path for path, kind in made.items() if kind == wanted):
-            path.replace(target.with_suffix(path.suffix) if path.suffix != ".tif" else target)
-        shutil.rmtree(workspace.out, ignore_errors=True)
+        workspace = Workspace(target.parent.absolute() / f".{target.name}.partial")
+        with (
+            runner_for(workers=options.workers, scheduler=client or options.scheduler, stop=stop) as runner,
+            workspace.locked(),
+        ):
+            workspace.begin(identity, overwrite=False, restart=restart)
+            store = predict_into_store(plan, workspace, runner, events)
+            stop.check()
+            workspace.making.mkdir(parents=True, exist_ok=True)
+            made: dict[Path, str] = {}
+            write_rasters(plan, store, workspace.making, identity, probabilities=options.probabilities, made=made)
+            wanted = "probabilities" if options.probabilities else "mask"
+            for path in (path for path, kind in made.items() if kind == wanted):
+                path.replace(target if path.suffix == ".tif" else target.with_suffix(path.suffix))
+            shutil.rmtree(workspace.partial, ignore_errors=True)
     return target
 
 
@@ -147,28 +160,31 @@ def vectorize_file(
     """
     from geoseg.export import exporter_for
     from geoseg.readers import class_names, open_scene
-    from geoseg.vectorize.source import raster_classes
+    from geoseg.vectorize.source import WANTED, raster_classes
 
     events, options, stop, target = events or Events(), options or RunOptions(), Stop(), Path(out)
     exporter = exporter_for(target)
     if target.exists() and not overwrite:
         raise RunError(f"{target} exists; choose another -o, or --overwrite to replace it")
-    reader = open_scene([str(source)], crs=options.crs, pixel_size_m=options.pixel_size_m, palette=True)
+    reader = open_scene(
+        [str(source)], crs=options.crs, pixel_size_m=options.pixel_size_m, nodata=options.nodata, palette=True
+    )
     names = tuple(classes or class_names(str(source)))
     wanted = _class_id(options.field_class, names, count=len(reader.scene.bands))
-    with signals_set(stop):
-        runner = runner_for(workers=options.workers, scheduler=client or options.scheduler, stop=stop)
+    label = names[wanted] if wanted < len(names) else f"class_{wanted}"
+    size = reader.scene.resolution_m()
+    if size is None:
+        log.warning("%s has no CRS: 1 m a pixel is assumed; say --pixel-size-m or --crs", reader.scene.name)
+    with (
+        signals_set(stop),
+        runner_for(workers=options.workers, scheduler=client or options.scheduler, stop=stop) as runner,
+    ):
         frame = delineate(
-            raster_classes(reader, tile=tile), reader, wanted=[wanted], class_names=names,
-            pixel_size_m=reader.scene.resolution_m() or 1.0, min_area_m2=options.min_area_m2 or 0.0, options=options,
-            tiles=mapped(runner, events),
+            raster_classes(reader, wanted=wanted, classes=len(names), tile=tile), reader,
+            wanted=[WANTED], class_names=("", label), pixel_size_m=size or 1.0, min_area_m2=options.min_area_m2 or 0.0,
+            options=options, tiles=mapped(runner, events),
         )  # fmt: skip
-    stop.check()
     return len(frame), exporter.write(frame, target)
-
-
-def _sources(scenes: Sequence[str | Path | Reader]) -> list[str | Reader]:
-    return [str(scene) if isinstance(scene, str | Path) else scene for scene in scenes]
 
 
 def _class_id(wanted: str | None, names: Sequence[str], *, count: int) -> int:
@@ -177,20 +193,32 @@ def _class_id(wanted: str | None, names: Sequence[str], *, count: int) -> int:
         return names.index("field") if "field" in names else 1
     if wanted in names:
         return names.index(wanted)
-    if wanted.isdecimal() and int(wanted) < (count if count > 1 else 255):
+    if wanted.isdecimal() and (count == 1 or int(wanted) < count):
         return int(wanted)
     known = f"its classes are {', '.join(names)}" if names else "its classes have no names: give an id"
     raise InputError(f"no class {wanted!r} in this raster; {known}, or name them with --classes")
 
 
+def _sources(scenes: Sequence[str | Path | Reader]) -> list[str | Reader]:
+    return [str(scene) if isinstance(scene, str | Path) else scene for scene in scenes]
+
+
 def predict_into_store(plan: Plan, workspace: Workspace, runner: Runner, events: Events) -> MaskStore:
     """Predicts every tile that the journal does not know yet."""
     store = MaskStore(path=workspace.store, grid=plan.grid, channels=len(plan.model.spec.outputs))
-    store.create()
+    try:
+        store.create()
+    except OSError as error:
+        raise RunError(
+            f"{store.path} cannot be written ({error.strerror or error}); make room or choose another -o"
+        ) from error
     journal = Journal(workspace.journal)
-    finished = journal.finished()
-    missing = [tile.index for tile in plan.grid if tile.index not in finished]
-    task = PredictTile(reader=plan.reader, predictor=plan.predictor, store=store, journal=journal, clip=plan.area)
+    records = {record.index: record for record in journal.records()}
+    missing = [tile.index for tile in plan.grid if tile.index not in records or not store.holds(tile)]
+    engine = next((record.engine for record in records.values() if record.engine), None)
+    task = PredictTile(
+        reader=plan.reader, predictor=plan.predictor, store=store, journal=journal, clip=plan.area, engine=engine
+    )
     events.stage_started("predict", total=len(plan.grid), done=len(plan.grid) - len(missing))
 
     def done(record: TileRecord) -> None:
@@ -199,6 +227,12 @@ def predict_into_store(plan: Plan, workspace: Workspace, runner: Runner, events:
     runner.map(task, missing, done=done)
     events.stage_finished("predict")
     release_segmenters()
+    engines = sorted({record.engine for record in journal.records()} - {""})
+    if len(engines) > 1:
+        raise RunError(
+            f"tiles were predicted by different engines ({', '.join(engines)}), whose results differ in places; "
+            f"use workers of one kind and --restart"
+        )
     return store
 
 
@@ -238,7 +272,7 @@ def delineate(
         outlines, scene, class_names, origin=grid.phase, pixel_size_m=pixel_size_m, simplify_m=options.simplify_m,
         with_confidence=source.probabilities(grid.extent & grid.tile(next(iter(grid)).index).core).shape[0] > 0,
     )  # fmt: skip
-    keep = (frame["area_m2"] >= min_area_m2).to_numpy()
+    keep = ~(frame["area_m2"] < min_area_m2).to_numpy()  # an area that cannot be measured is no reason to drop a field
     return frame if keep.all() else frame[keep].reset_index(drop=True)
 
 
@@ -258,11 +292,12 @@ def mapped(runner: Runner, events: Events) -> TileMap:
 
 
 def _largest_pixel_m2(scene: Scene, crs: CRS) -> float:
-    """Largest geodesic pixel area at nine places of the scene."""
+    """Largest geodesic pixel area on a grid of places over the scene."""
     rows, cols = scene.shape
+    steps = np.linspace(0, 1, 33)
     sizes = [
         pixel_area_m2(scene.transform, crs, row=row, col=col)
-        for row in (0, rows / 2, rows - 1)
-        for col in (0, cols / 2, cols - 1)
+        for row in steps * (rows - 1)
+        for col in steps * (cols - 1)
     ]
     return float(np.nanmax(sizes)) if np.isfinite(sizes).any() else 0.0

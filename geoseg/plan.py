@@ -9,10 +9,12 @@ from typing import Any
 
 from geoseg.errors import InputError
 from geoseg.grid import TileGrid
+from geoseg.plugins import load_plugin
 from geoseg.protocols import Model, Reader
 from geoseg.recipes import RunOptions
 from geoseg.runtime.area import Area, area_of_interest
 from geoseg.runtime.predict import Predictor
+from geoseg.scene import check_place
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,11 @@ class Plan:
     """True where neither the scene nor the user says the pixel size and the model's nominal one stands in."""
 
     @property
+    def field_class(self) -> int:
+        """Id of the class that becomes polygons: as asked, or the model's own."""
+        return self.model.spec.class_id(self.options.field_class or self.model.spec.field_class)
+
+    @property
     def min_area_m2(self) -> float:
         """As asked, or the model's own limit."""
         asked = self.options.min_area_m2
@@ -51,6 +58,8 @@ def prepare(scenes: Sequence[Any], options: RunOptions, *, model: Model | None =
     from geoseg.models import check_fit, choose, input_scaling, load, resolution_problem
     from geoseg.readers import open_scene, resampled
 
+    if len(scenes) > 1 and any(isinstance(scene, Reader) for scene in scenes):
+        raise InputError("a Reader is a scene by itself; give one, or one or more files")
     if not scenes:
         raise InputError("no scene is given; expected one raster file, or one file a band")
     reader = scenes[0] if isinstance(scenes[0], Reader) else open_scene(
@@ -71,6 +80,9 @@ def prepare(scenes: Sequence[Any], options: RunOptions, *, model: Model | None =
         reason = f"model {model.spec.name}, as asked"
     spec = model.spec
     check_fit(reader.scene, spec, allow_resample=options.resample)
+    spec.class_id(options.field_class or spec.field_class)
+    load_plugin("vectorizers", options.instances)
+    check_place(reader.scene)
     size = reader.scene.resolution_m()
     if options.resample and resolution_problem(reader.scene, spec):
         reader = resampled(reader, spec.nominal_m)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
 from geoseg.errors import InputError
 
@@ -16,7 +17,7 @@ FORMATS = ("gpkg", "shp", "parquet", "fgb", "geojson")
 class RunOptions(BaseModel):
     """Options of `geoseg run`; every name is the name on the command line and in a recipe."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str | None = None
     """Name, folder or checkpoint file; None takes the bundled model that fits."""
@@ -37,7 +38,7 @@ class RunOptions(BaseModel):
     scale: tuple[float, ...] | None = None
     """physical = stored * scale + offset: one value, or one a band."""
     offset: tuple[float, ...] | None = None
-    nodata: float | None = None
+    nodata: float | None = Field(default=None, allow_inf_nan=True)
     """Stored value that means "no data", in place of the scene's own."""
     aoi: str | None = None
     """Area of interest: a vector file, or west,south,east,north in degrees."""
@@ -82,6 +83,10 @@ class RunOptions(BaseModel):
             raise ValueError(f"no format {', '.join(map(repr, unknown)) or 'given'}; known: {', '.join(FORMATS)}")
         return tuple(dict.fromkeys(value))
 
+    @field_serializer("nodata", when_used="json")
+    def _as_text(self, value: float | None) -> float | str | None:
+        return value if value is None or math.isfinite(value) else str(value)
+
     @classmethod
     def checked(cls, **values: Any) -> RunOptions:
         """Options from loose values; a wrong one is an InputError that names it."""
@@ -91,33 +96,32 @@ class RunOptions(BaseModel):
             raise InputError(_told(error, "option")) from error
 
     def decisive(self) -> dict[str, Any]:
-        """The options that decide what the results are, as JSON values."""
-        how = {"workers", "scheduler", "tile", "trust_checkpoint", "format", "probabilities", "weights", "model", "crs"}
-        return self.model_dump(mode="json", exclude=how)
+        """The options that decide what is predicted, as JSON values; what they name (model, area) counts by content."""
+        return self.model_dump(mode="json", include={"bands", "pixel_size_m", "scale", "offset", "nodata", "resample"})
 
 
 def load_recipe(name_or_path: str) -> dict[str, Any]:
     """Options of a recipe, by file or by the name of one that ships with geoseg; unknown entries are an error."""
     import yaml
 
-    path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") and path.exists():
-        text = path.read_text(encoding="utf-8")
-    elif name_or_path in (known := recipe_names()):
-        text = known[name_or_path].read_text(encoding="utf-8")
-    else:
+    path, known = Path(name_or_path), recipe_names()
+    if not path.is_file() and name_or_path not in known:
         raise InputError(f"no recipe {name_or_path!r}: no such file, and the shipped ones are {', '.join(known)}")
+    try:
+        text = (path if path.is_file() else known[name_or_path]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {name_or_path} cannot be read as text ({error}); expected YAML in UTF-8") from error
     try:
         values = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise InputError(f"recipe {name_or_path} is not YAML ({' '.join(str(error).split())}); correct it") from error
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise InputError(f"recipe {name_or_path} holds no options; expected lines such as `model: fields-s2`")
     values.pop("description", None)
     try:
         return RunOptions(**values).model_dump(exclude_unset=True)
     except ValidationError as error:
-        raise InputError(_told(error, f"recipe {name_or_path}: option")) from error
+        raise InputError(_told(error, f"recipe {name_or_path}: option", dashes=False)) from error
 
 
 def recipe_names() -> dict[str, Any]:
@@ -131,9 +135,10 @@ def recipe_names() -> dict[str, Any]:
     return {file.name.removesuffix(".yaml"): file for file in files}
 
 
-def _told(error: ValidationError, subject: str) -> str:
+def _told(error: ValidationError, subject: str, *, dashes: bool = True) -> str:
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"][:1]).replace("_", "-")
+    name = str(first["loc"][0])
+    name = f"--{name.replace('_', '-')}" if dashes else name
     if first["type"] == "extra_forbidden":
         return f"{subject} {name!r} is not known; known: {', '.join(sorted(RunOptions.model_fields))}"
     return f"{subject} {name!r}: {first['msg'].removeprefix('Value error, ')} (found {first['input']!r})"

@@ -123,6 +123,21 @@ def pixel_area_m2(transform: Affine, crs: CRS, *, row: float, col: float) -> flo
     return float(abs(area))
 
 
+def check_place(scene: Scene) -> None:
+    """InputError where the coordinates are not what the CRS says: pixels in degrees, metres far beyond the globe."""
+    if scene.crs is None:
+        return
+    rows, cols = scene.shape
+    corners = [scene.transform @ (col, row) for row in (0, rows) for col in (0, cols)]
+    x, y = np.array([c[0] for c in corners]), np.array([c[1] for c in corners])
+    wrong = bool(scene.crs.is_geographic and (np.abs(y).max() > 91 or np.abs(x).max() > 540))
+    if wrong or scene.resolution_m() is None:
+        raise InputError(
+            f"{scene.name} reaches from ({x.min():.6g}, {y.min():.6g}) to ({x.max():.6g}, {y.max():.6g}), which is no place "
+            f"in {scene.crs.name}; correct its georeference"
+        )
+
+
 def to_lonlat(x: Any, y: Any, crs: CRS) -> tuple[Any, Any]:
     """Coordinates of `crs` as WGS 84 longitude and latitude in degrees."""
     from pyproj import Transformer

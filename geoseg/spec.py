@@ -41,7 +41,7 @@ class ModelSpec:
     bands: tuple[BandSpec, ...]
     """In the order of the network's input channels."""
     outputs: tuple[Channel, ...]
-    """In the order of the network's output channels; a class channel's id is its index."""
+    """In the order of the network's output channels: classes first, and a class's id is its index."""
     field_class: str = "field"
     """The class that becomes polygons."""
     scaling: Scaling = "fixed"
@@ -86,6 +86,9 @@ class ModelSpec:
             raise ModelError(f"model {self.name!r}: patch {self.patch} leaves nothing inside a halo of {self.halo}")
         if any(band.std <= 0 for band in self.bands):
             raise ModelError(f"model {self.name!r} has a band whose std is not above 0; correct its spec")
+        kinds = [channel.kind == "class" for channel in self.outputs]
+        if kinds != sorted(kinds, reverse=True):
+            raise ModelError(f"model {self.name!r} has classes after other outputs; name the classes first")
         if self.field_class not in self.class_names:
             raise ModelError(
                 f"model {self.name!r} calls its field class {self.field_class!r}, "

@@ -139,7 +139,7 @@ def test_the_same_run_again_has_nothing_to_do_and_another_is_refused(scene: Path
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     assert rerun(scene, out).resumed
     assert before == {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
-    with pytest.raises(RunError, match=r"options.min_area_m2: 0.0 there, 5000.0 now.*--overwrite"):
+    with pytest.raises(RunError, match=r"vectorize.min_area_m2: 0.0 there, 5000.0 now.*--overwrite"):
         rerun(scene, out, min_area_m2=5000)
     assert before == {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     assert rerun(scene, out, min_area_m2=5000, overwrite=True).record["counts"]["fields"] < 40

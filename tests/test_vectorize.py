@@ -152,5 +152,14 @@ def test_mask_of_2000_pixels_equals_rasterio_on_the_whole(tile: int) -> None:
     assert normalised(made) == normalised(expected)
 
 
+def test_a_checkerboard_of_two_classes_is_one_component_a_pixel() -> None:
+    array = (np.indices((40, 50)).sum(0) % 2 + 1).astype(np.uint8)
+    wanted = np.zeros(256, np.bool_)
+    wanted[1:3] = True
+    labels, count = label(array, wanted)
+    assert count == array.size
+    np.testing.assert_array_equal(labels.ravel(), np.arange(1, array.size + 1))
+
+
 def test_trace_without_labels_gives_nothing() -> None:
     assert len(trace(np.zeros((5, 5), np.int64))) == 0

@@ -15,6 +15,7 @@ from geoseg.cli.options import field_options, given
 @field_options
 @click.option("--classes", help="Names of the classes by id, e.g. background,field,boundary.")
 @click.option("--crs", help="CRS of a raster that does not say its own.")
+@click.option("--nodata", type=float, help="Stored value that means no data, in place of the file's own.")
 @click.option("--pixel-size-m", type=float, help="Pixel size in metres of a raster without a CRS.")
 @click.option("--tile", type=int, help="Side of a tile in pixels; never decides the result.")
 @click.option("--workers", type=int, help="Tiles under way at a time.")

@@ -32,8 +32,8 @@ def label(classes: NDArray[np.uint8], wanted: NDArray[np.bool_]) -> tuple[NDArra
     """
     rows, cols = classes.shape
     labels = np.zeros((rows, cols), np.int32)
-    # A component takes at least two pixels of a checkerboard's worth of room: rows * cols / 2 + 1 provisional labels.
-    parent = np.zeros(rows * cols // 2 + cols + 2, np.int32)
+    # In a checkerboard of two wanted classes every pixel begins a component.
+    parent = np.zeros(rows * cols + 1, np.int32)
     count = 0
     for r in range(rows):
         for c in range(cols):

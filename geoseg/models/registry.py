@@ -59,7 +59,7 @@ def load(name_or_path: str | Path, *, weights: Path | str | None = None, trust: 
     if text.startswith(NAMED_PREFIX):
         from geoseg.models.torchgeo_weights import NamedWeightsModel
 
-        return NamedWeightsModel.open(text, weights=None if weights is None else Path(weights))
+        return NamedWeightsModel.open(text, weights=None if weights is None else Path(weights).absolute())
     if weights is not None:
         raise ModelError(
             f"--weights goes with torchgeo's named weights ({NAMED_PREFIX}...), not with {text!r}; leave it out"
@@ -68,7 +68,7 @@ def load(name_or_path: str | Path, *, weights: Path | str | None = None, trust: 
         return bundled(text)
     if text in plugins("models"):
         return _plugin(text)
-    path = Path(name_or_path)
+    path = Path(name_or_path).absolute()  # workers elsewhere have another current directory
     if path.is_dir():
         return BundleModel.open(path)
     if path.suffix in CHECKPOINT_SUFFIXES and path.is_file():

@@ -6,17 +6,21 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.errors import GeosegError
+from geoseg.errors import GeosegError, RunError
 from geoseg.grid import Patch, Tile, TileGrid, Window
 from geoseg.protocols import Model, Reader, Segmenter
 from geoseg.results import NODATA, Batch, Block, InputScaling
 from geoseg.stitch.journal import Journal, TileRecord
 from geoseg.stitch.store import MaskStore
+
+Clip = Callable[[Window], NDArray[np.bool_]]
+"""True inside the area of interest, for any window in scene pixels."""
 
 _segmenters: dict[tuple[Any, ...], Segmenter] = {}
 _build_lock = threading.Lock()
@@ -58,12 +62,16 @@ class Timing:
     predict_s: float
     patches: int
     model_pixels: int
+    engine: str
 
 
 def predict_core(
-    reader: Reader, predictor: Predictor, grid: TileGrid, tile: Tile
+    reader: Reader, predictor: Predictor, grid: TileGrid, tile: Tile, *, clip: Clip | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], Timing]:
-    """Stored probabilities (channel, row, col) and validity (row, col) of a tile's core, 255 where invalid."""
+    """Stored probabilities (channel, row, col) and validity (row, col) of a tile's core, 255 where invalid.
+
+    `clip` gives the area of interest: what lies outside is invalid in the result, and seen by the model all the same.
+    """
     spec = predictor.model.spec
     begun = time.perf_counter()
     wanted = [band for band in predictor.scaling.bands if band is not None]
@@ -73,7 +81,7 @@ def predict_core(
     valid = np.ascontiguousarray(block.valid[inner])
     out = np.full((len(spec.outputs), *tile.core.shape), NODATA, np.uint8)
     patches = [patch for patch in grid.patches(tile) if _has_valid(block, patch.core & tile.core)]
-    model_pixels = 0
+    model_pixels, engine = 0, ""
     if patches:
         segmenter = predictor.segmenter()
         channels = _channels(block.pixels, predictor.scaling)
@@ -87,12 +95,16 @@ def predict_core(
                 target, source = kept.within(tile.core).slices, kept.within(patch.frame).slices
                 out[(slice(None), *target)] = prediction[(slice(None), *source)]
             model_pixels += sum(patch.frame.size for patch in group)
+        engine = segmenter.fingerprint
+    if clip is not None:
+        valid &= clip(tile.core)
     out[:, ~valid] = NODATA
     timing = Timing(
         read_s=read - begun,
         predict_s=time.perf_counter() - read,
         patches=len(patches),
         model_pixels=model_pixels,
+        engine=engine,
     )
     return out, valid, timing
 
@@ -114,26 +126,32 @@ class PredictTile:
     predictor: Predictor
     store: MaskStore
     journal: Journal
-    clip: Callable[[Window], NDArray[np.bool_]] | None = None
-    """True inside the area of interest, for any window in scene pixels; None for no area."""
+    clip: Clip | None = None
+    engine: str | None = None
+    """Fingerprint of the engine that an earlier try used: another one would mix results."""
 
     def __call__(self, index: tuple[int, int]) -> TileRecord:
         grid = self.store.grid
         tile = grid.tile(index)
         try:
-            probabilities, valid, timing = predict_core(self.reader, self.predictor, grid, tile)
+            probabilities, valid, timing = predict_core(self.reader, self.predictor, grid, tile, clip=self.clip)
         except GeosegError as error:
             raise type(error)(
                 f"{error} [tile {index[0]},{index[1]} at row {tile.core.row}, column {tile.core.col}]"
             ) from error
-        if self.clip is not None:
-            valid &= self.clip(tile.core)
-            probabilities[:, ~valid] = NODATA
+        if self.engine and timing.engine and timing.engine != self.engine:
+            raise RunError(
+                f"finished tiles were predicted by {self.engine}, here it would be {timing.engine}: their results differ; "
+                f"go on where the others were made, or use --restart"
+            )
         begun = time.perf_counter()
         spec = self.predictor.model.spec
         channels = [i for i, channel in enumerate(spec.outputs) if channel.kind == "class"]
         mask = classes_of(probabilities, valid, channels)
-        self.store.write(tile, mask, probabilities)
+        try:
+            self.store.write(tile, mask, probabilities)
+        except OSError as error:
+            raise RunError(_unwritable(self.store.path, error)) from error
         record = TileRecord(
             index=index,
             valid=int(valid.sum()),
@@ -141,10 +159,18 @@ class PredictTile:
             model_pixels=timing.model_pixels,
             read_s=round(timing.read_s, 4),
             predict_s=round(timing.predict_s, 4),
+            engine=timing.engine,
             write_s=round(time.perf_counter() - begun, 4),
         )
-        self.journal.append(record)
+        try:
+            self.journal.append(record)
+        except OSError as error:
+            raise RunError(_unwritable(self.journal.folder, error)) from error
         return record
+
+
+def _unwritable(path: Path, error: OSError) -> str:
+    return f"{path} cannot be written ({error.strerror or error}); make room and run the same command again to resume"
 
 
 def _channels(pixels: NDArray[Any], scaling: InputScaling) -> NDArray[Any]:

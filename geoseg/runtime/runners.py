@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,16 +27,25 @@ class Threads:
         from dask.delayed import delayed
 
         lock = threading.Lock()
+        errors: list[Exception] = []
 
         def one(item: Any) -> None:
-            if self.stop:
+            # An error is kept until all that runs has ended: nobody writes any more when it is raised.
+            if self.stop or errors:
                 return
-            result = function(item)
-            with lock:
-                done(result)
+            try:
+                result = function(item)
+                with lock:
+                    done(result)
+            except Exception as error:
+                errors.append(error)
 
         task = delayed(one, pure=False)
-        compute([task(item) for item in items], scheduler="threads", num_workers=self.workers, optimize_graph=False)
+        for start in range(0, len(items), AT_ONCE):  # what Dask needs for a graph grows faster than the graph
+            part = [task(item) for item in items[start : start + AT_ONCE]]
+            compute(part, scheduler="threads", num_workers=self.workers, optimize_graph=False)
+            if errors:
+                raise errors[0]
         self.stop.check()
 
 
@@ -49,7 +59,9 @@ class Cluster:
     """Items under way for each worker thread."""
 
     def map(self, function: Function, items: Sequence[Any], *, done: Done) -> None:
-        from distributed import as_completed
+        from concurrent.futures import CancelledError
+
+        from distributed import KilledWorker, as_completed
 
         slots = max(1, self.ahead * sum(self.client.nthreads().values()))
         remote = self.client.scatter(function, broadcast=True, hash=False)
@@ -60,11 +72,19 @@ class Cluster:
             return None if item is None else self.client.submit(_apply, remote, item, pure=False)
 
         running = as_completed([f for f in (submit() for _ in range(slots)) if f is not None])
-        for future in running:
-            done(future.result())
-            future.release()
-            if not self.stop and (following := submit()) is not None:
-                running.add(following)
+        try:
+            for future in running:
+                done(future.result())
+                future.release()
+                if not self.stop and (following := submit()) is not None:
+                    running.add(following)
+        except (KilledWorker, CancelledError, OSError) as error:
+            raise RunError(
+                f"the Dask cluster lost a task ({error or type(error).__name__}); finished tiles are kept: see that its workers "
+                f"live and have memory, and run the same command again to resume"
+            ) from error
+        finally:
+            self.client.cancel([future for future in running.futures if not future.done()])
         self.stop.check()
 
 
@@ -73,6 +93,9 @@ def _apply(function: Function, item: Any) -> Any:
 
 
 Runner = Threads | Cluster
+
+AT_ONCE = 2000
+"""Items of one Dask graph."""
 
 
 def connect(scheduler: str, *, stop: Stop) -> Cluster:
@@ -84,25 +107,32 @@ def connect(scheduler: str, *, stop: Stop) -> Cluster:
             "--scheduler needs distributed, which is not installed; pip install 'geoseg[cluster]'"
         ) from error
     try:
-        client = Client(scheduler, timeout=15)
+        client = Client(scheduler, timeout=15, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise RunError(
             f"no Dask scheduler answers at {scheduler} ({error}); start one or leave --scheduler out"
         ) from error
     if not client.nthreads():
+        client.close()
         raise RunError(f"the scheduler at {scheduler} has no workers; start some with `dask worker {scheduler}`")
     return Cluster(client=client, stop=stop)
 
 
-def runner_for(*, workers: int | None, scheduler: Any | None, stop: Stop) -> Runner:
-    """Threads by default; a Dask address or a distributed.Client where one is given."""
+@contextmanager
+def runner_for(*, workers: int | None, scheduler: Any | None, stop: Stop) -> Iterator[Runner]:
+    """Threads by default; a Dask address or a distributed.Client where one is given. What is opened here is closed here."""
     if scheduler is None:
         if workers is not None and workers < 1:
             raise InputError(f"--workers {workers} runs nothing; use 1 or more")
-        return Threads(workers=workers or default_workers(), stop=stop)
-    if isinstance(scheduler, str):
-        return connect(scheduler, stop=stop)
-    return Cluster(client=scheduler, stop=stop)
+        yield Threads(workers=workers or default_workers(), stop=stop)
+    elif isinstance(scheduler, str):
+        runner = connect(scheduler, stop=stop)
+        try:
+            yield runner
+        finally:
+            runner.client.close()
+    else:
+        yield Cluster(client=scheduler, stop=stop)
 
 
 def default_workers() -> int:

@@ -1,6 +1,6 @@
 """The output directory of a run: what is finished, what is under way, and whose it is.
 
-OUT/.partial/identity.json   what the run is: content of the scene, model, options, versions
+OUT/.partial/identity.json   what the run is: content of the scene, model, area, options, version
 OUT/.partial/journal/        finished tiles
 OUT/.partial/store/          predictions (Zarr)
 OUT/.partial/out/            files being made; renamed into OUT when all are whole
@@ -13,28 +13,37 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from geoseg.errors import RunError
+
+LOCK = ".geoseg.lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What a run computes. Equal digests give equal results; path and time are not part of it."""
+    """What a run computes. Equal digests give equal results (with one engine); path and time are not part of it."""
 
     values: Mapping[str, Any]
-    """What decides the result, and under `tile` how the store is cut: that only says whether a store can be gone on with."""
+    """What decides the result: all of it what is predicted, but for `vectorize`, which only the polygons depend on, and
+    `tile`, which says how the store is cut and decides nothing."""
 
     @property
     def digest(self) -> str:
         decisive = {name: value for name, value in self.values.items() if name != "tile"}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
+    def same_store(self, other: Mapping[str, Any]) -> bool:
+        """True if predictions of the other run can be gone on with."""
+        ours, theirs = ({k: v for k, v in values.items() if k != "vectorize"} for values in (self.values, other))
+        return bool(json.loads(json.dumps(ours)) == theirs)
+
     def differences(self, other: Mapping[str, Any]) -> str:
-        """The entries that differ, each as `name: theirs -> ours`."""
+        """The entries that differ, each as `name: theirs there, ours now`."""
         ours, theirs = _flat(self.values), _flat(other)
         return "; ".join(
             f"{name}: {_short(theirs.get(name))} there, {_short(ours.get(name))} now"
@@ -63,69 +72,89 @@ class Workspace:
     def making(self) -> Path:
         return self.partial / "out"
 
-    def finished(self) -> dict[str, Any] | None:
-        """The record of a finished run, or None."""
-        path = self.out / "run.json"
-        if not path.exists():
-            return None
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One run an output directory: RunError where another process is at work in it.
+
+        The lock is the operating system's: it goes with its process, however that ends.
+        """
+        if self.out.exists() and not self.out.is_dir():
+            raise RunError(f"{self.out} is a file; -o names a directory")
+        if '"' in str(self.out):
+            raise RunError(f'{self.out} has a " in its name, which GDAL cannot open; choose another -o')
+        path = self.out / LOCK
         try:
-            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RunError(f"{path} is not readable as JSON ({error}); use --overwrite to replace that run") from error
-        return record
+            self.out.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        except OSError as error:
+            raise RunError(f"{self.out} cannot be written ({error.strerror or error}); choose another -o") from error
+        with file:
+            _take(file, self.out)
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+                if not any(self.out.iterdir()):
+                    self.out.rmdir()
+
+    def finished(self) -> dict[str, Any] | None:
+        """The record of a finished run; None where there is none, {} where it cannot be read."""
+        path = self.out / "run.json"
+        return _read_json(path) if path.exists() else None
 
     def begin(self, identity: Identity, *, overwrite: bool, restart: bool) -> bool:
         """Prepares the directory; True if an earlier try of the same run goes on.
 
         Raises RunError where the directory holds another run or something else, or cannot be written.
         """
-        if self.out.exists() and not self.out.is_dir():
-            raise RunError(f"{self.out} is a file; -o names a directory")
         record = self.finished()
-        if record is not None and not (overwrite or restart):
-            told = identity.differences(record.get("identity", {}))
+        if record is not None and not overwrite:
+            self._refuse_another(record, identity)
+        strangers = _strangers(self.out)
+        if record is None and not self.partial.exists() and strangers and not overwrite:
             raise RunError(
-                f"{self.out} holds a finished run that differs from this one ({told}); "
-                f"choose another -o, or --overwrite to replace it"
-            )
-        if record is None and not self.partial.exists() and _strangers(self.out) and not overwrite:
-            raise RunError(
-                f"{self.out} exists and holds other files ({', '.join(_strangers(self.out)[:3])}); "
+                f"{self.out} exists and holds other files ({', '.join(strangers[:3])}); "
                 f"choose another -o, or --overwrite to add to it"
             )
         try:
-            if restart:
+            there = {} if restart else _read_json(self.partial / "identity.json")
+            goes_on = bool(there) and identity.same_store(there)
+            if there and not goes_on and not overwrite:
+                raise RunError(
+                    f"{self.out} holds an unfinished run that differs from this one ({identity.differences(there)}); "
+                    f"choose another -o, repeat its command to resume, or --restart to begin anew"
+                )
+            if not goes_on:
                 shutil.rmtree(self.partial, ignore_errors=True)
-            known = self.partial / "identity.json"
-            if known.exists():
-                there = json.loads(known.read_text(encoding="utf-8"))
-                if there == json.loads(json.dumps(identity.values)):
-                    shutil.rmtree(self.making, ignore_errors=True)
-                    return True
-                if not overwrite:
-                    raise RunError(
-                        f"{self.out} holds an unfinished run that differs from this one ({identity.differences(there)}); "
-                        f"choose another -o, repeat its command to resume, or --restart to begin anew"
-                    )
-                shutil.rmtree(self.partial)
-            elif self.partial.exists():
-                shutil.rmtree(self.partial)  # killed before it knew what it was: nothing is lost
-            self.partial.mkdir(parents=True)
-            write_json(known, identity.values)
+            shutil.rmtree(self.making, ignore_errors=True)
+            self.partial.mkdir(parents=True, exist_ok=True)
+            write_json(self.partial / "identity.json", identity.values)
         except OSError as error:
             raise RunError(f"{self.out} cannot be written ({error.strerror or error}); choose another -o") from error
-        return False
+        return goes_on
+
+    def _refuse_another(self, record: Mapping[str, Any], identity: Identity) -> None:
+        there = record.get("identity")
+        if not isinstance(there, Mapping):
+            raise RunError(f"{self.out / 'run.json'} cannot be read; use --overwrite to replace that run")
+        if Identity(values=there).digest != identity.digest:
+            raise RunError(
+                f"{self.out} holds a finished run that differs from this one ({identity.differences(there)}); "
+                f"choose another -o, or --overwrite to replace it"
+            )
 
     def publish(self, files: Sequence[Path], record: Mapping[str, Any]) -> None:
         """Renames finished files into OUT, drops what an earlier run left, writes run.json last, tidies up."""
-        old = self.finished() or {}
+        replaces = self.partial / "replaces.json"
         try:
-            names = {file.name for file in files}
+            # What an earlier run wrote must still be known if this is interrupted after its record is gone.
+            old = {**_read_json(replaces), **(self.finished() or {}).get("outputs", {})}
+            write_json(replaces, old)
             (self.out / "run.json").unlink(missing_ok=True)
             for file in files:
                 os.replace(file, self.out / file.name)
-            for name in old.get("outputs", {}):
-                if name not in names and Path(name).name == name:
+            for name in old.keys() - {file.name for file in files}:
+                if Path(name).name == name:
                     (self.out / name).unlink(missing_ok=True)
             write_json(self.out / "run.json", record)
         except OSError as error:
@@ -136,15 +165,40 @@ class Workspace:
         shutil.rmtree(self.partial, ignore_errors=True)
 
 
+def _take(file: IO[str], out: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows: two runs in one directory are then the user's to avoid
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RunError(f"another geoseg run is at work in {out}; wait for it, or choose another -o") from error
+    except OSError:  # a file system without locks
+        return
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a file; {} where it is missing or broken."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Writes JSON under a temporary name first: the file is whole or absent."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(values, indent=2, sort_keys=False, allow_nan=False) + "\n", encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(values, indent=2, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
 def _strangers(out: Path) -> list[str]:
-    return sorted(path.name for path in out.iterdir()) if out.exists() else []
+    return sorted(path.name for path in out.iterdir() if path.name != LOCK) if out.exists() else []
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -26,6 +26,8 @@ class TileRecord:
     """Patches that the model saw; patches without a valid pixel are skipped."""
     model_pixels: int
     """Pixels that the model saw."""
+    engine: str = ""
+    """Fingerprint of the engine that predicted it; empty where nothing was to be predicted."""
     read_s: float = 0.0
     predict_s: float = 0.0
     write_s: float = 0.0
@@ -36,7 +38,7 @@ class Journal:
     folder: Path
 
     def append(self, record: TileRecord) -> None:
-        """Adds one finished tile; safe from threads and processes, lost at most by power failure."""
+        """Adds one finished tile, on disk when this returns; safe from threads and processes."""
         line = json.dumps(asdict(record)) + "\n"
         with _lock:
             key = str(self.folder)

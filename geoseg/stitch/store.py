@@ -6,6 +6,7 @@ format 2 with `.zarray` metadata is what GDAL opens, so that the COG driver can 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from geoseg.errors import RunError
 from geoseg.grid import Tile, TileGrid, Window
 from geoseg.results import NODATA
+
+ALWAYS_WRITE: Any = {"write_empty_chunks": True}
+"""Zarr leaves out chunks of fill values by default; here a missing chunk means that the tile is not done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +80,20 @@ class MaskStore:
             stack = np.full((self.channels, *tile.chunk.shape), NODATA, np.uint8)
             stack[(slice(None), *inner)] = probabilities
             self._array("probabilities")[(slice(None), *target)] = stack
+        for path in self.chunk_files(tile):
+            _flush(path)
+
+    def chunk_files(self, tile: Tile) -> list[Path]:
+        """The files that hold a tile, whether they exist or not."""
+        row, col = self.grid.chunk_index(tile)
+        files = [self.path / "mask" / f"{row}.{col}"]
+        if self.channels:
+            files.append(self.path / "probabilities" / f"0.{row}.{col}")
+        return files
+
+    def holds(self, tile: Tile) -> bool:
+        """True if the tile is on disk: a journal that says so is not enough after a power failure."""
+        return all(path.exists() for path in self.chunk_files(tile))
 
     def classes(self, window: Window) -> NDArray[np.uint8]:
         """(row, col) class ids of a window in scene pixels, which may reach beyond the run; 255 there."""
@@ -102,5 +120,14 @@ class MaskStore:
         if name not in self._arrays:
             import zarr
 
-            self._arrays[name] = zarr.open_array(self.path / name, mode="r+")
+            self._arrays[name] = zarr.open_array(self.path / name, mode="r+").with_config(ALWAYS_WRITE)
         return self._arrays[name]
+
+
+def _flush(path: Path) -> None:
+    """Brings a file from the system's cache to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -86,7 +86,7 @@ def fields(
 
     shapes = polygons(outlines, scene.transform)
     if simplify_m > 0:
-        shapes = simplified(shapes, tolerance=simplify_m / units_in_m(scene, pixel_size_m))
+        shapes = simplified(shapes, tolerance=simplify_m / longest_unit_m(scene, pixel_size_m))
     if scene.crs is not None:
         area, perimeter = geodesic(shapes, scene.crs)
     else:
@@ -104,6 +104,18 @@ def fields(
         "touches_edge": outlines.touches,
     }
     return gpd.GeoDataFrame(columns, geometry=shapes, crs=scene.crs)
+
+
+def longest_unit_m(scene: Scene, pixel_size_m: float) -> float:
+    """Length in metres of one unit of the scene's coordinates, along the axis where it is longer, at the centre."""
+    if scene.crs is None:
+        return units_in_m(scene, pixel_size_m)
+    rows, cols = scene.shape
+    x, y = scene.transform @ (cols / 2, rows / 2)
+    step = math.sqrt(abs(float(scene.transform.determinant)))
+    lon, lat = to_lonlat(np.array([x, x + step, x]), np.array([y, y, y + step]), scene.crs)
+    _, _, lengths = WGS84.inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:])
+    return float(np.max(lengths)) / step
 
 
 def units_in_m(scene: Scene, pixel_size_m: float) -> float:
