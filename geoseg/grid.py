@@ -11,7 +11,6 @@ that two windows of one satellite grid, or an AOI and the whole scene, are cut a
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -224,15 +223,6 @@ class TileGrid:
         """Position of the tile's chunk in the store."""
         rows, cols = self.tile_range
         return tile.index[0] - rows.start, tile.index[1] - cols.start
-
-    def lattice(self, row: int, col: int) -> tuple[int, int]:
-        """A scene pixel counted from the lattice's origin: the same place has the same numbers in every run."""
-        return row - self.phase[0], col - self.phase[1]
-
-    def fingerprint(self) -> str:
-        """Hash over what decides the result: all but k and the region."""
-        text = f"{self.shape} {self.phase} {self.patch} {self.halo} {self.stride}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _cell_floor(self, window: Window) -> tuple[int, int]:
         core = self.core

@@ -46,15 +46,13 @@ def _broken(name: str, error: GeosegError) -> click.Command:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(VERSION, prog_name="geoseg", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.pass_context
-def cli(ctx: click.Context, debug: bool) -> None:
+def cli(debug: bool) -> None:  # noqa: ARG001 - main() looks for --debug anywhere on the command line
     """Large satellite and drone rasters into georeferenced masks and crop-field polygons.
 
     \b
     geoseg run scene.tif -o fields/      the whole way: mask, polygons, preview, record
     geoseg info scene.tif                what geoseg sees in a file, and which model fits
     """
-    ctx.obj = {"debug": debug}
 
 
 def main() -> None:
