@@ -46,7 +46,7 @@ def _broken(name: str, error: GeosegError) -> click.Command:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(VERSION, prog_name="geoseg", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:  # noqa: ARG001 - main() looks for --debug anywhere on the command line
+def cli(debug: bool) -> None:
     """Large satellite and drone rasters into georeferenced masks and crop-field polygons.
 
     \b
