@@ -51,12 +51,13 @@ def segment(
         _sources(scene), RunOptions.checked(model=name, **options), model=None if isinstance(model, str) else model
     )
     spec, grid = plan.model.spec, plan.grid
-    channels = [i for i, channel in enumerate(spec.outputs) if channel.kind == "class"]
     lead = (len(spec.outputs),) if probabilities else ()
     task = delayed(_block, pure=False)
     # One delayed value for the recipe: the graph carries it once, not once a block.
     recipe = delayed(
-        (plan.reader, plan.predictor, grid, plan.area, None if probabilities else channels), traverse=False, pure=False
+        (plan.reader, plan.predictor, grid, plan.area, None if probabilities else len(spec.class_names)),
+        traverse=False,
+        pure=False,
     )
     rows, cols = grid.tile_range
     blocks = []
@@ -94,8 +95,8 @@ def _sources(scene: Any) -> list[str | Reader]:
 
 
 def _block(
-    recipe: tuple[Reader, Predictor, TileGrid, Area | None, list[int] | None], index: tuple[int, int]
+    recipe: tuple[Reader, Predictor, TileGrid, Area | None, int | None], index: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    reader, predictor, grid, area, channels = recipe
+    reader, predictor, grid, area, classes = recipe
     stored, valid, _ = predict_core(reader, predictor, grid, grid.tile(index), clip=area)
-    return stored if channels is None else classes_of(stored, valid, channels)
+    return stored if classes is None else classes_of(stored, valid, classes)

@@ -158,15 +158,15 @@ def test_missing_bands_and_invalid_pixels_are_zero(engine: Any) -> None:
 
 @pytest.mark.parametrize("engine", [TorchEngine(device="cpu"), OpenVinoEngine()], ids=lambda engine: engine.name)
 def test_sigmoid_channels_stand_beside_the_softmax(engine: Any) -> None:
-    outputs = (Channel(name="background"), Channel(name="edge", kind="boundary"), Channel(name="field"))
+    outputs = (Channel(name="background"), Channel(name="field"), Channel(name="edge", kind="boundary"))
     spec = spec_of(("a", "b", "c"), outputs=outputs)
     pixels = np.random.default_rng(0).normal(0, 2, (1, 3, 8, 8)).astype(np.float32)
     batch = Batch(pixels=pixels, valid=np.ones((1, 8, 8), np.bool_))
     model = NetworkModel(nn.Identity, spec)
     found = engine.build(model, scaling_of(3, gain=1, bias=0, limit=None), precision="fp32", threads=1).predict(batch)
     a, b, c = pixels[0]
-    field = 1 / (1 + np.exp(a - c))
-    expected = np.floor(254 * np.stack([1 - field, 1 / (1 + np.exp(-b)), field]) + 0.5)
+    field = 1 / (1 + np.exp(a - b))
+    expected = np.floor(254 * np.stack([1 - field, field, 1 / (1 + np.exp(-c))]) + 0.5)
     assert np.abs(found[0] - expected).max() <= 1
 
 

@@ -40,10 +40,8 @@ class FusedNetwork(nn.Module):
         for name, values in (("gain", scaling.gain), ("bias", scaling.bias), ("present", present)):
             column = torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1)
             self.register_buffer(name, column > 0.5 if name == "present" else column)
-        self.softmax_channels = [n for n, channel in enumerate(spec.outputs) if channel.kind == "class"]
-        self.sigmoid_channels = [n for n, channel in enumerate(spec.outputs) if channel.kind != "class"]
-        order = [*self.softmax_channels, *self.sigmoid_channels]
-        self.order = [order.index(n) for n in range(len(order))]
+        self.classes = len(spec.class_names)  # they come first, see ModelSpec
+        self.others = len(spec.outputs) - self.classes
 
     def forward(self, pixels: Tensor, valid: Tensor) -> Tensor:
         """Stored values (B, channel, row, col) float32 and validity (B, 1, row, col) to (B, output, row, col) uint8."""
@@ -70,8 +68,8 @@ class FusedNetwork(nn.Module):
         return logits
 
     def _probabilities(self, logits: Tensor) -> Tensor:
-        if not self.sigmoid_channels:
+        if not self.others:
             return torch.softmax(logits, dim=1)
-        shared = torch.softmax(logits[:, self.softmax_channels], dim=1)
-        single = torch.sigmoid(logits[:, self.sigmoid_channels])
-        return torch.cat([shared, single], dim=1)[:, self.order]
+        shared = torch.softmax(logits[:, : self.classes], dim=1)
+        single = torch.sigmoid(logits[:, self.classes :])
+        return torch.cat([shared, single], dim=1)

@@ -75,7 +75,7 @@ def load(name_or_path: str | Path, *, weights: Path | str | None = None, trust: 
         from geoseg.models.checkpoint import CheckpointModel
 
         return CheckpointModel.open(path, trust=trust)
-    raise ModelError(_unknown(text, path))
+    raise ModelError(_unknown(text, Path(name_or_path)))
 
 
 def choose(scene: Scene, *, allow_resample: bool = False) -> tuple[Model, str]:

@@ -109,11 +109,9 @@ def predict_core(
     return out, valid, timing
 
 
-def classes_of(
-    probabilities: NDArray[np.uint8], valid: NDArray[np.bool_], class_channels: list[int]
-) -> NDArray[np.uint8]:
-    """(row, col) class ids: argmax over class channels, ties to the lowest id, 255 where invalid."""
-    mask: NDArray[np.uint8] = np.argmax(probabilities[class_channels], axis=0).astype(np.uint8)
+def classes_of(probabilities: NDArray[np.uint8], valid: NDArray[np.bool_], count: int) -> NDArray[np.uint8]:
+    """(row, col) class ids: argmax over the first `count` channels, ties to the lowest id, 255 where invalid."""
+    mask: NDArray[np.uint8] = np.argmax(probabilities[:count], axis=0).astype(np.uint8)
     mask[~valid] = NODATA
     return mask
 
@@ -146,8 +144,7 @@ class PredictTile:
             )
         begun = time.perf_counter()
         spec = self.predictor.model.spec
-        channels = [i for i, channel in enumerate(spec.outputs) if channel.kind == "class"]
-        mask = classes_of(probabilities, valid, channels)
+        mask = classes_of(probabilities, valid, len(spec.class_names))
         try:
             self.store.write(tile, mask, probabilities)
         except OSError as error:
