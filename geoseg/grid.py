@@ -204,10 +204,10 @@ class TileGrid:
         size = self.tile_size
         chunk = Window(self.phase[0] + index[0] * size, self.phase[1] + index[1] * size, size, size)
         # Whole cells are read, also where the region covers them in part: a patch never depends on the region.
-        cells = Window(*self._cell_floor(chunk & self.extent), 0, 0)
-        stop = self._cell_ceil(chunk & self.extent)
-        covered = Window(cells.row, cells.col, stop[0] - cells.row, stop[1] - cells.col)
-        return Tile(index=index, chunk=chunk, core=chunk & self.extent, window=covered.grown(self.halo) & self.scene)
+        core = chunk & self.extent
+        (row, col), (row_stop, col_stop) = self._cell_floor(core), self._cell_ceil(core)
+        covered = Window(row, col, row_stop - row, col_stop - col)
+        return Tile(index=index, chunk=chunk, core=core, window=covered.grown(self.halo) & self.scene)
 
     def patches(self, tile: Tile) -> Iterator[Patch]:
         """The patches whose cores tile the tile's core, in row-major order."""

@@ -83,15 +83,14 @@ def segment(
     )
 
 
-def _sources(scene: Any) -> list[str | Reader]:
+def _sources(scene: Any) -> list[Any]:
     import xarray as xr
 
     if isinstance(scene, xr.DataArray):
         from geoseg.readers.array import from_dataarray
 
         return [from_dataarray(scene)]
-    parts = scene if isinstance(scene, tuple | list) else [scene]
-    return [part if isinstance(part, Reader) else str(part) for part in parts]
+    return list(scene) if isinstance(scene, tuple | list) else [scene]
 
 
 def _block(

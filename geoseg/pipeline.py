@@ -14,6 +14,7 @@ import numpy as np
 from pyproj import CRS
 
 from geoseg.errors import InputError, RunError
+from geoseg.grid import Window
 from geoseg.outputs import Result, Stages, finished_result, identify, make_outputs, write_rasters
 from geoseg.plan import Plan, prepare
 from geoseg.plugins import load_plugin
@@ -24,7 +25,7 @@ from geoseg.runtime.predict import PredictTile, release_segmenters
 from geoseg.runtime.runners import Runner, runner_for
 from geoseg.runtime.stop import Stop, signals_set
 from geoseg.runtime.workspace import Workspace
-from geoseg.scene import Scene, pixel_area_m2
+from geoseg.scene import Scene, pixel_areas_m2
 from geoseg.stitch.journal import Journal, TileRecord
 from geoseg.stitch.store import MaskStore
 
@@ -69,7 +70,7 @@ def run(
     begun = time.time()
     with signals_set(stop):
         with stages.timed("prepare"):
-            plan = prepare(_sources(scenes), options, model=model)
+            plan = prepare(scenes, options, model=model)
             identity = identify(plan)
         events.note(plan.reason)
         workspace = Workspace(Path(out).absolute())
@@ -111,10 +112,9 @@ def segment_file(
     events, options, stop, target = events or Events(), options or RunOptions(), Stop(), Path(out)
     if target.suffix.lower() not in (".tif", ".tiff"):
         raise RunError(f"{target} is to be a GeoTIFF; give it a name that ends in .tif")
-    if target.exists() and not overwrite:
-        raise RunError(f"{target} exists; choose another -o, or --overwrite to replace it")
+    _refuse_existing(target, overwrite=overwrite)
     with signals_set(stop):
-        plan = prepare(_sources(scenes), options)
+        plan = prepare(scenes, options)
         events.note(plan.reason)
         identity = identify(plan)
         workspace = Workspace(target.parent.absolute() / f".{target.name}.partial")
@@ -164,8 +164,7 @@ def vectorize_file(
 
     events, options, stop, target = events or Events(), options or RunOptions(), Stop(), Path(out)
     exporter = exporter_for(target)
-    if target.exists() and not overwrite:
-        raise RunError(f"{target} exists; choose another -o, or --overwrite to replace it")
+    _refuse_existing(target, overwrite=overwrite)
     reader = open_scene(
         [str(source)], crs=options.crs, pixel_size_m=options.pixel_size_m, nodata=options.nodata, palette=True
     )
@@ -199,8 +198,9 @@ def _class_id(wanted: str | None, names: Sequence[str], *, count: int) -> int:
     raise InputError(f"no class {wanted!r} in this raster; {known}, or name them with --classes")
 
 
-def _sources(scenes: Sequence[str | Path | Reader]) -> list[str | Reader]:
-    return [str(scene) if isinstance(scene, str | Path) else scene for scene in scenes]
+def _refuse_existing(target: Path, *, overwrite: bool) -> None:
+    if target.exists() and not overwrite:
+        raise RunError(f"{target} exists; choose another -o, or --overwrite to replace it")
 
 
 def predict_into_store(plan: Plan, workspace: Workspace, runner: Runner, events: Events) -> MaskStore:
@@ -270,7 +270,7 @@ def delineate(
     )
     frame = fields(
         outlines, scene, class_names, origin=grid.phase, pixel_size_m=pixel_size_m, simplify_m=options.simplify_m,
-        with_confidence=source.probabilities(grid.extent & grid.tile(next(iter(grid)).index).core).shape[0] > 0,
+        with_confidence=len(source.probabilities(Window(grid.extent.row, grid.extent.col, 0, 0))) > 0,
     )  # fmt: skip
     keep = ~(frame["area_m2"] < min_area_m2).to_numpy()  # an area that cannot be measured is no reason to drop a field
     return frame if keep.all() else frame[keep].reset_index(drop=True)
@@ -293,11 +293,6 @@ def mapped(runner: Runner, events: Events) -> TileMap:
 
 def _largest_pixel_m2(scene: Scene, crs: CRS) -> float:
     """Largest geodesic pixel area on a grid of places over the scene."""
-    rows, cols = scene.shape
-    steps = np.linspace(0, 1, 33)
-    sizes = [
-        pixel_area_m2(scene.transform, crs, row=row, col=col)
-        for row in steps * (rows - 1)
-        for col in steps * (cols - 1)
-    ]
+    rows, cols = (np.linspace(0, size - 1, 33) for size in scene.shape)
+    sizes = pixel_areas_m2(scene.transform, crs, rows=np.repeat(rows, len(cols)), cols=np.tile(cols, len(rows)))
     return float(np.nanmax(sizes)) if np.isfinite(sizes).any() else 0.0

@@ -58,6 +58,7 @@ def prepare(scenes: Sequence[Any], options: RunOptions, *, model: Model | None =
     from geoseg.models import check_fit, choose, input_scaling, load, resolution_problem
     from geoseg.readers import open_scene, resampled
 
+    scenes = [scene if isinstance(scene, Reader) else str(scene) for scene in scenes]
     if len(scenes) > 1 and any(isinstance(scene, Reader) for scene in scenes):
         raise InputError("a Reader is a scene by itself; give one, or one or more files")
     if not scenes:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Geod
 
@@ -92,7 +93,7 @@ class Scene:
         if self.crs is None:
             return None
         rows, cols = self.shape
-        size = pixel_area_m2(self.transform, self.crs, row=rows / 2, col=cols / 2)
+        size = float(pixel_areas_m2(self.transform, self.crs, rows=np.array([rows / 2]), cols=np.array([cols / 2]))[0])
         return math.sqrt(size) if size > 0 else None
 
     def cropped(self, row: int, col: int, height: int, width: int) -> Scene:
@@ -113,14 +114,24 @@ class Scene:
         return replace(self, bands=bands)
 
 
+def pixel_areas_m2(
+    transform: Affine, crs: CRS, *, rows: NDArray[np.float64], cols: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(pixel,) geodesic areas in square metres of the pixels whose corners are at (rows, cols); nan off the globe."""
+    a, b, c, d, e, f = tuple(transform)[:6]
+    # (pixel, corner), around each pixel
+    col, row = cols[:, None] + np.array([0, 1, 1, 0]), rows[:, None] + np.array([0, 0, 1, 1])
+    lon, lat = to_lonlat(a * col + b * row + c, d * col + e * row + f, crs)
+    out = np.full(len(rows), np.nan)
+    for i in np.flatnonzero(np.isfinite(lon).all(axis=1) & np.isfinite(lat).all(axis=1)):
+        area, _ = WGS84.polygon_area_perimeter(lon[i], lat[i])
+        out[i] = abs(area)
+    return out
+
+
 def pixel_area_m2(transform: Affine, crs: CRS, *, row: float, col: float) -> float:
-    """Geodesic area of the pixel whose corner is at (row, col), in square metres."""
-    corners = [transform @ (col + dx, row + dy) for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))]
-    lon, lat = to_lonlat(np.array([c[0] for c in corners]), np.array([c[1] for c in corners]), crs)
-    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-        return math.nan
-    area, _ = WGS84.polygon_area_perimeter(lon, lat)
-    return float(abs(area))
+    """Geodesic area in square metres of one pixel, see `pixel_areas_m2`."""
+    return float(pixel_areas_m2(transform, crs, rows=np.array([row]), cols=np.array([col]))[0])
 
 
 def check_place(scene: Scene) -> None:

@@ -105,13 +105,6 @@ def reading(path: str, *, placed: bool = False) -> Iterator[Any]:
             oldest.close()
 
 
-def close_datasets() -> None:
-    """Closes what this thread keeps open."""
-    kept = _kept()
-    while kept:
-        kept.popitem()[1].close()
-
-
 def _kept() -> OrderedDict[tuple[Any, ...], Any]:
     datasets: OrderedDict[tuple[Any, ...], Any] | None = getattr(_local, "datasets", None)
     if datasets is None:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 AT_ONCE = 10_000
 """Polygons that are measured at a time, which bounds the memory that takes."""
 
-COLUMNS = ("id", "class", "area_m2", "perimeter_m", "confidence", "touches_edge")
-
 
 def polygons(outlines: Outlines, transform: Affine) -> NDArray[np.object_]:
     """(object,) shapely polygons; `transform` maps (col, row) to (x, y)."""
