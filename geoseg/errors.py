@@ -19,6 +19,10 @@ class EngineError(GeosegError):
     """An engine that is missing, unsupported here, or failed while predicting."""
 
 
+class EngineMemoryError(EngineError):
+    """An engine that has too little memory for what it was given: less at a time may do."""
+
+
 class RunError(GeosegError):
     """An output directory or a run that is not in the state the command needs."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from pyproj import CRS
 
 from geoseg.grid import TileGrid, Window
 from geoseg.results import Batch, Block, InputScaling, Outlines
@@ -126,12 +127,28 @@ class Vectorizer(Protocol):
 
 
 @runtime_checkable
+class FieldBatches(Protocol):
+    """Field polygons that need not fit into memory: iterated a part at a time, each time from the beginning."""
+
+    @property
+    def crs(self) -> CRS | None: ...
+
+    def __len__(self) -> int:
+        """How many fields there are."""
+        ...
+
+    def __iter__(self) -> Iterator[gpd.GeoDataFrame]:
+        """Parts with equal columns and dtypes, in the order of the fields; at least one, which may be empty."""
+        ...
+
+
+@runtime_checkable
 class Exporter(Protocol):
     """Writes field polygons."""
 
     name: str
     suffix: str
 
-    def write(self, fields: gpd.GeoDataFrame, path: Path, *, layer: str = "fields") -> list[Path]:
+    def write(self, fields: gpd.GeoDataFrame | FieldBatches, path: Path, *, layer: str = "fields") -> list[Path]:
         """Writes `fields` at `path` and returns every file made. Raises ExportError, leaving nothing half-written."""
         ...

@@ -25,6 +25,8 @@ class Block:
     """(row, col), True where every band that was read holds data."""
     window: Window
     """Where it lies, in scene pixels."""
+    unread: tuple[Window, ...] = ()
+    """Parts that could not be read and are not valid for that reason, in scene pixels; see `--on-read-error mask`."""
 
     def __post_init__(self) -> None:
         if self.pixels.shape[1:] != self.valid.shape or self.valid.shape != self.window.shape:
