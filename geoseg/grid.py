@@ -3,7 +3,7 @@
 Scene pixels are (row, col) with (0, 0) at the scene's first pixel. The lattice is anchored to the origin of the CRS, so
 that two windows of one satellite grid, or an AOI and the whole scene, are cut along the same lines.
 
-    cell      one lattice square of core x core pixels; a patch predicts one cell
+    cell      one lattice square of core x core pixels; a patch predicts one cell, or with blending all that it sees
     patch     a cell plus its halo, clipped to the scene, grown by reflection: what the model sees
     tile      k x k cells: what Dask and the store handle. `core` is what it writes, `window` what it reads,
               `inner` is core within window
@@ -80,8 +80,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patch:
+    cell: Window
+    """Its lattice square; may reach beyond the scene."""
     core: Window
-    """What its prediction is kept for: the cell, clipped to the scene."""
+    """What its prediction is kept for: the cell, or all of `window` where patches are blended, clipped to the scene."""
     window: Window
     """What is read for it: cell and halo, clipped to the scene."""
     frame: Window
@@ -116,6 +118,8 @@ class TileGrid:
     stride: int = 1
     k: int = 1
     """Cells along a tile's side."""
+    blend: bool = False
+    """True where patches are blended over their overlap of 2 x halo, False where each keeps its cell only."""
     region: Window | None = None
     """The part of the scene to do; None for all of it. Never changes what a patch sees."""
 
@@ -134,21 +138,30 @@ class TileGrid:
                 f"patch {self.patch} leaves nothing inside a halo of {self.halo} on each side; "
                 f"use a patch of at least {2 * self.halo + self.stride}"
             )
+        if self.blend and not 0 < 4 * self.halo <= self.patch:
+            raise InputError(
+                f"patches of {self.patch} pixels cannot be blended over an overlap of {2 * self.halo}; use --overlap "
+                f"{2 * self.stride} to {self.patch // 2}, in steps of {2 * self.stride}"
+            )
         if self.region is not None and not (self.region & self.scene):
             raise InputError("the area of interest lies outside the scene; choose one that overlaps it")
 
     @classmethod
     def fit(
-        cls, scene: Scene, spec: ModelSpec, *, patch: int | None = None, k: int = 1, region: Window | None = None
-    ) -> TileGrid:
-        """The grid that a model asks for on a scene."""
+        cls, scene: Scene, spec: ModelSpec, *, patch: int | None = None, overlap: int = 0, k: int = 1,
+        region: Window | None = None,
+    ) -> TileGrid:  # fmt: skip
+        """The grid that a model asks for on a scene; with an `overlap` in pixels its patches are blended."""
+        if overlap % (2 * spec.stride):
+            raise InputError(f"--overlap {overlap} is no multiple of {2 * spec.stride}, twice the model's stride")
         return cls(
             shape=scene.shape,
             phase=lattice_phase(scene.transform) if scene.crs is not None else (0, 0),
             patch=patch or spec.patch,
-            halo=spec.halo,
+            halo=overlap // 2 if overlap else spec.halo,
             stride=spec.stride,
             k=k,
+            blend=overlap > 0,
             region=region,
         )
 
@@ -200,29 +213,57 @@ class TileGrid:
         rows, cols = self.tile_range
         return (self.tile((i, j)) for i in rows for j in cols)
 
+    def in_strips(self, width: int) -> Iterator[Tile]:
+        """All tiles, strip after strip of so many columns of tiles: neighbours come soon after each other."""
+        rows, cols = self.tile_range
+        for first in range(cols.start, cols.stop, width):
+            for i in rows:
+                for j in range(first, min(first + width, cols.stop)):
+                    yield self.tile((i, j))
+
     def tile(self, index: tuple[int, int]) -> Tile:
         size = self.tile_size
         chunk = Window(self.phase[0] + index[0] * size, self.phase[1] + index[1] * size, size, size)
         # Whole cells are read, also where the region covers them in part: a patch never depends on the region.
         core = chunk & self.extent
-        (row, col), (row_stop, col_stop) = self._cell_floor(core), self._cell_ceil(core)
-        covered = Window(row, col, row_stop - row, col_stop - col)
+        covered = self._cells(core)
         return Tile(index=index, chunk=chunk, core=core, window=covered.grown(self.halo) & self.scene)
 
     def patches(self, tile: Tile) -> Iterator[Patch]:
-        """The patches whose cores tile the tile's core, in row-major order."""
-        row0, col0 = self._cell_floor(tile.core)
-        row1, col1 = self._cell_ceil(tile.core)
-        for row in range(row0, row1, self.core):
-            for col in range(col0, col1, self.core):
+        """The patches that predict the tile's core, in row-major order."""
+        cells = self._cells(tile.core)
+        for row in range(cells.row, cells.row_stop, self.core):
+            for col in range(cells.col, cells.col_stop, self.core):
                 cell = Window(row, col, self.core, self.core)
                 window = cell.grown(self.halo) & self.scene
-                yield Patch(core=cell & self.scene, window=window, frame=self._frame(cell, window))
+                core = window if self.blend else cell & self.scene
+                yield Patch(cell=cell, core=core, window=window, frame=self._frame(cell, window))
+
+    @property
+    def frame_shapes(self) -> list[tuple[int, int]]:
+        """(rows, columns) of all the shapes of patches that the run meets: at most nine."""
+        cells = self._cells(self.extent)
+        sides = []
+        for axis, (start, stop) in enumerate(((cells.row, cells.row_stop), (cells.col, cells.col_stop))):
+            size, phase = self.shape[axis], self.phase[axis]
+            places = {start, min(start + self.core, stop - self.core), stop - self.core}
+            ends = (
+                self._side(at, max(0, at - self.halo), min(size, at + self.core + self.halo), size, phase)
+                for at in places
+            )
+            sides.append(sorted({end - begin for begin, end in ends}))
+        return [(rows, cols) for rows in sides[0] for cols in sides[1]]
 
     def chunk_index(self, tile: Tile) -> tuple[int, int]:
         """Position of the tile's chunk in the store."""
         rows, cols = self.tile_range
         return tile.index[0] - rows.start, tile.index[1] - cols.start
+
+    def _cells(self, window: Window) -> Window:
+        """The lattice cells whose patches predict a window: those that it touches, or whose overlap it touches."""
+        part = window.grown(self.halo) & self.scene if self.blend else window
+        (row, col), (row_stop, col_stop) = self._cell_floor(part), self._cell_ceil(part)
+        return Window(row, col, row_stop - row, col_stop - col)
 
     def _cell_floor(self, window: Window) -> tuple[int, int]:
         core = self.core

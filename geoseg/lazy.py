@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.grid import TileGrid
+from geoseg.memory import within_memory
 from geoseg.plan import prepare
 from geoseg.protocols import Model, Reader
 from geoseg.recipes import RunOptions
@@ -47,9 +48,8 @@ def segment(
     from odc.geo.xr import xr_coords
 
     name = model if isinstance(model, str) else None
-    plan = prepare(
-        _sources(scene), RunOptions.checked(model=name, **options), model=None if isinstance(model, str) else model
-    )
+    asked = RunOptions.checked(model=name, **options)
+    plan = within_memory(prepare(_sources(scene), asked, model=None if isinstance(model, str) else model))
     spec, grid = plan.model.spec, plan.grid
     lead = (len(spec.outputs),) if probabilities else ()
     task = delayed(_block, pure=False)
@@ -97,5 +97,5 @@ def _block(
     recipe: tuple[Reader, Predictor, TileGrid, Area | None, int | None], index: tuple[int, int]
 ) -> NDArray[np.uint8]:
     reader, predictor, grid, area, classes = recipe
-    stored, valid, _ = predict_core(reader, predictor, grid, grid.tile(index), clip=area)
-    return stored if classes is None else classes_of(stored, valid, classes)
+    made = predict_core(reader, predictor, grid, grid.tile(index), clip=area)
+    return made.probabilities if classes is None else classes_of(made.probabilities, made.valid, classes)

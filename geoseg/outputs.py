@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     import geopandas as gpd
 
+    from geoseg.vectorize.fieldfile import FieldFile
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
@@ -72,7 +74,13 @@ def identify(plan: Plan) -> Identity:
             "scene": plan.reader.content_hash(),
             "model": {"name": plan.model.spec.name, "fingerprint": plan.model.fingerprint()},
             "engine": {"name": plan.engine, "precision": plan.predictor.precision},
-            "grid": {"patch": grid.patch, "halo": grid.halo, "stride": grid.stride, "phase": list(grid.phase)},
+            "grid": {
+                "patch": grid.patch,
+                "halo": grid.halo,
+                "stride": grid.stride,
+                "phase": list(grid.phase),
+                "blend": grid.blend,
+            },
             "tile": grid.tile_size,
             "scaling": {"gain": list(scaling.gain), "bias": list(scaling.bias), "bands": list(scaling.bands)},
             "options": options.decisive(),
@@ -105,7 +113,7 @@ def finished_result(workspace: Workspace, identity: Identity, options: RunOption
 def make_outputs(
     plan: Plan,
     store: MaskStore,
-    fields: gpd.GeoDataFrame,
+    fields: FieldFile,
     workspace: Workspace,
     identity: Identity,
     stages: Stages,
@@ -178,7 +186,7 @@ def write_rasters(
 
 def _record(
     plan: Plan,
-    fields: gpd.GeoDataFrame,
+    fields: FieldFile,
     workspace: Workspace,
     identity: Identity,
     stages: Stages,
@@ -189,6 +197,7 @@ def _record(
     scene, spec, grid = plan.reader.scene, plan.model.spec, plan.grid
     tiles = list(Journal(workspace.journal).records())
     valid = sum(tile.valid for tile in tiles)
+    engines = sorted({tile.engine for tile in tiles} - {""})
     return {
         "geoseg": VERSION,
         "run": identity.digest,
@@ -202,14 +211,16 @@ def _record(
             "pixel_size_m": round(plan.pixel_size_m, 6),
             "pixel_size_assumed": plan.pixel_size_assumed,
         },
-        "engines": sorted({tile.engine for tile in tiles} - {""}),
+        "engines": engines,
+        "reproducible": len(engines) <= 1 and not any(tile.degraded for tile in tiles),
         "model": {"name": spec.name, "reason": plan.reason, "classes": list(spec.class_names), "licence": spec.licence},
         "options": plan.options.model_dump(mode="json"),
         "counts": {
             "fields": len(fields),
-            "area_m2": round(float(fields["area_m2"].sum()), 2),
+            "area_m2": round(fields.area_m2, 2),
             "tiles": len(tiles),
             "valid_pixels": valid,
+            "unread_pixels": sum(height * width for tile in tiles for _, _, height, width in tile.unread),
             "model_pixels_per_pixel": round(sum(tile.model_pixels for tile in tiles) / max(1, grid.extent.size), 4),
         },
         "outputs": {

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,22 +16,28 @@ from pyproj import CRS
 
 from geoseg.errors import InputError, RunError
 from geoseg.grid import Window
+from geoseg.memory import within_memory
 from geoseg.outputs import Result, Stages, finished_result, identify, make_outputs, write_rasters
 from geoseg.plan import Plan, prepare
 from geoseg.plugins import load_plugin
 from geoseg.protocols import ClassSource, Model, Reader, TileMap, Vectorizer
 from geoseg.recipes import RunOptions
 from geoseg.runtime.events import Events
+from geoseg.runtime.patches import KEPT_BYTES
 from geoseg.runtime.predict import PredictTile, release_segmenters
 from geoseg.runtime.runners import Runner, runner_for
 from geoseg.runtime.stop import Stop, signals_set
-from geoseg.runtime.workspace import Workspace
+from geoseg.runtime.workspace import Identity, Workspace
 from geoseg.scene import Scene, pixel_areas_m2
 from geoseg.stitch.journal import Journal, TileRecord
 from geoseg.stitch.store import MaskStore
+from geoseg.version import VERSION
 
 if TYPE_CHECKING:
     import geopandas as gpd
+
+    from geoseg.results import Outlines
+    from geoseg.vectorize.fieldfile import FieldFile
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +77,7 @@ def run(
     begun = time.time()
     with signals_set(stop):
         with stages.timed("prepare"):
-            plan = prepare(scenes, options, model=model)
+            plan = within_memory(prepare(scenes, options, model=model))
             identity = identify(plan)
         events.note(plan.reason)
         workspace = Workspace(Path(out).absolute())
@@ -78,17 +85,18 @@ def run(
             events.note(f"{out} already holds this run; nothing to do (--restart does it anew)")
             return replace(done, out=Path(out))
         with (
-            runner_for(workers=options.workers, scheduler=client or options.scheduler, stop=stop) as runner,
+            runner_for(workers=plan.workers, scheduler=client or options.scheduler, stop=stop) as runner,
             workspace.locked(),
         ):
             resumed = workspace.begin(identity, overwrite=overwrite, restart=restart)
             with stages.timed("predict"):
-                store = predict_into_store(plan, workspace, runner, events)
+                store = predict_into_store(plan, workspace, identity, runner, events)
             with stages.timed("vectorize"):
                 fields = delineate(
                     store, plan.reader, wanted=[plan.field_class], class_names=plan.model.spec.class_names,
                     pixel_size_m=plan.pixel_size_m, min_area_m2=plan.min_area_m2, options=options,
-                    tiles=mapped(runner, events),
+                    tiles=mapped(runner, events), folder=workspace.fields,
+                    unread=None if options.on_read_error == "stop" else Journal(workspace.journal).unread(),
                 )  # fmt: skip
             record = make_outputs(
                 plan, store, fields, workspace, identity, stages, begun=begun, events=events, stop=stop
@@ -114,16 +122,16 @@ def segment_file(
         raise RunError(f"{target} is to be a GeoTIFF; give it a name that ends in .tif")
     _refuse_existing(target, overwrite=overwrite)
     with signals_set(stop):
-        plan = prepare(scenes, options)
+        plan = within_memory(prepare(scenes, options))
         events.note(plan.reason)
         identity = identify(plan)
-        workspace = Workspace(target.parent.absolute() / f".{target.name}.partial")
+        workspace = Workspace.beside(target)
         with (
-            runner_for(workers=options.workers, scheduler=client or options.scheduler, stop=stop) as runner,
+            runner_for(workers=plan.workers, scheduler=client or options.scheduler, stop=stop) as runner,
             workspace.locked(),
         ):
             workspace.begin(identity, overwrite=False, restart=restart)
-            store = predict_into_store(plan, workspace, runner, events)
+            store = predict_into_store(plan, workspace, identity, runner, events)
             stop.check()
             workspace.making.mkdir(parents=True, exist_ok=True)
             made: dict[Path, str] = {}
@@ -131,7 +139,7 @@ def segment_file(
             wanted = "probabilities" if options.probabilities else "mask"
             for path in (path for path, kind in made.items() if kind == wanted):
                 path.replace(target if path.suffix == ".tif" else target.with_suffix(path.suffix))
-            shutil.rmtree(workspace.partial, ignore_errors=True)
+            workspace.clear()
     return target
 
 
@@ -174,16 +182,31 @@ def vectorize_file(
     size = reader.scene.resolution_m()
     if size is None:
         log.warning("%s has no CRS: 1 m a pixel is assumed; say --pixel-size-m or --crs", reader.scene.name)
+    workspace = Workspace.beside(target)
+    identity = Identity(
+        values={
+            "raster": reader.content_hash(),
+            "geoseg": VERSION,
+            "vectorize": {
+                "class": wanted, "classes": list(names), "instances": options.instances, "pixel_size_m": size,
+                "min_area_m2": options.min_area_m2, "simplify_m": options.simplify_m, "tile": tile,
+            },
+        }
+    )  # fmt: skip
     with (
         signals_set(stop),
         runner_for(workers=options.workers, scheduler=client or options.scheduler, stop=stop) as runner,
+        workspace.locked(),
     ):
-        frame = delineate(
+        workspace.begin(identity, overwrite=True, restart=False)
+        fields = delineate(
             raster_classes(reader, wanted=wanted, classes=len(names), tile=tile), reader,
             wanted=[WANTED], class_names=("", label), pixel_size_m=size or 1.0, min_area_m2=options.min_area_m2 or 0.0,
-            options=options, tiles=mapped(runner, events),
+            options=options, tiles=mapped(runner, events), folder=workspace.fields,
         )  # fmt: skip
-    return len(frame), exporter.write(frame, target)
+        files = exporter.write(fields, target)
+        workspace.clear()
+    return len(fields), files
 
 
 def _class_id(wanted: str | None, names: Sequence[str], *, count: int) -> int:
@@ -203,7 +226,9 @@ def _refuse_existing(target: Path, *, overwrite: bool) -> None:
         raise RunError(f"{target} exists; choose another -o, or --overwrite to replace it")
 
 
-def predict_into_store(plan: Plan, workspace: Workspace, runner: Runner, events: Events) -> MaskStore:
+def predict_into_store(
+    plan: Plan, workspace: Workspace, identity: Identity, runner: Runner, events: Events
+) -> MaskStore:
     """Predicts every tile that the journal does not know yet."""
     store = MaskStore(path=workspace.store, grid=plan.grid, channels=len(plan.model.spec.outputs))
     try:
@@ -212,13 +237,16 @@ def predict_into_store(plan: Plan, workspace: Workspace, runner: Runner, events:
         raise RunError(
             f"{store.path} cannot be written ({error.strerror or error}); make room or choose another -o"
         ) from error
-    journal = Journal(workspace.journal)
+    journal, mixed = Journal(workspace.journal), plan.options.allow_mixed_engines
     records = {record.index: record for record in journal.records()}
-    missing = [tile.index for tile in plan.grid if tile.index not in records or not store.holds(tile)]
-    engine = next((record.engine for record in records.values() if record.engine), None)
+    missing = [
+        tile.index for tile in plan.grid.in_strips(_strip(plan)) if tile.index not in records or not store.holds(tile)
+    ]
+    engine = next((record.engine for record in records.values() if record.engine and not record.degraded), None)
     task = PredictTile(
-        reader=plan.reader, predictor=plan.predictor, store=store, journal=journal, clip=plan.area, engine=engine
-    )
+        reader=plan.reader, predictor=plan.predictor, store=store, journal=journal, clip=plan.area,
+        engine=None if mixed else engine, run=identity.digest,
+    )  # fmt: skip
     events.stage_started("predict", total=len(plan.grid), done=len(plan.grid) - len(missing))
 
     def done(record: TileRecord) -> None:
@@ -227,13 +255,21 @@ def predict_into_store(plan: Plan, workspace: Workspace, runner: Runner, events:
     runner.map(task, missing, done=done)
     events.stage_finished("predict")
     release_segmenters()
-    engines = sorted({record.engine for record in journal.records()} - {""})
-    if len(engines) > 1:
+    engines = sorted({record.engine for record in journal.records() if not record.degraded} - {""})
+    if len(engines) > 1 and not mixed:
         raise RunError(
             f"tiles were predicted by different engines ({', '.join(engines)}), whose results differ in places; "
-            f"use workers of one kind and --restart"
+            f"use workers of one kind and --restart, or allow it with --allow-mixed-engines"
         )
     return store
+
+
+def _strip(plan: Plan) -> int:
+    """Tiles across a strip: where patches are blended, so few that those of two rows of tiles are kept."""
+    if not plan.grid.blend:
+        return len(plan.grid.tile_range[1])
+    patch = plan.grid.patch**2 * len(plan.model.spec.outputs)
+    return max(1, (KEPT_BYTES // (patch * (plan.grid.k + 2)) - 2) // plan.grid.k)
 
 
 def delineate(
@@ -246,8 +282,10 @@ def delineate(
     min_area_m2: float,
     options: RunOptions,
     tiles: TileMap,
-) -> gpd.GeoDataFrame:
-    """Polygons of the wanted classes: merged over seams, filtered by area, georeferenced, measured.
+    folder: Path,
+    unread: Sequence[Window] | None = None,
+) -> FieldFile:
+    """Polygons of the wanted classes: merged over seams, filtered by area, georeferenced, measured; in order of their ids.
 
     Args:
         source: class ids and probabilities on a grid.
@@ -258,33 +296,46 @@ def delineate(
         min_area_m2: smaller objects are left out, after they are merged.
         options: instances and simplify_m are used.
         tiles: runs the tiles.
+        folder: for the polygons and what is kept on the way to them. The same call again goes on with what is there.
+        unread: parts of the scene that could not be read; None where that would have ended the run.
     """
-    from geoseg.vectorize.polygons import fields
+    from geoseg.vectorize.fieldfile import open_field_file, write_field_file
+    from geoseg.vectorize.polygons import fields, nothing
 
     scene, grid = reader.scene, source.grid
+    if (made := open_field_file(folder, scene.crs)) is not None:
+        return made
     vectorizer: Vectorizer = load_plugin("vectorizers", options.instances)()
     largest = pixel_size_m**2 if scene.crs is None else _largest_pixel_m2(scene, scene.crs)
     # Objects that cannot reach the minimum are dropped before they are traced; the rest is measured exactly.
-    outlines = vectorizer.outlines(
-        source, wanted, map_tiles=tiles, min_pixels=0.98 * min_area_m2 / largest if largest > 0 else 0
-    )
-    frame = fields(
-        outlines, scene, class_names, origin=grid.phase, pixel_size_m=pixel_size_m, simplify_m=options.simplify_m,
-        with_confidence=len(source.probabilities(Window(grid.extent.row, grid.extent.col, 0, 0))) > 0,
-    )  # fmt: skip
-    keep = ~(frame["area_m2"] < min_area_m2).to_numpy()  # an area that cannot be measured is no reason to drop a field
-    return frame if keep.all() else frame[keep].reset_index(drop=True)
+    least = 0.98 * min_area_m2 / largest if largest > 0 else 0
+    measured = len(source.probabilities(Window(grid.extent.row, grid.extent.col, 0, 0))) > 0
+
+    def frame(outlines: Outlines) -> gpd.GeoDataFrame:
+        part = fields(
+            outlines, scene, class_names, origin=grid.phase, pixel_size_m=pixel_size_m, simplify_m=options.simplify_m,
+            with_confidence=measured, unread=unread,
+        )  # fmt: skip
+        keep = ~(
+            part["area_m2"] < min_area_m2
+        ).to_numpy()  # an area that cannot be measured is no reason to drop a field
+        return part if keep.all() else part[keep].reset_index(drop=True)
+
+    parts = vectorizer.outlines(source, wanted, map_tiles=tiles, min_pixels=least, folder=folder / options.instances)
+    made = write_field_file(folder, chain([frame(nothing())], map(frame, parts)), scene.crs)
+    shutil.rmtree(folder / options.instances, ignore_errors=True)
+    return made
 
 
 def mapped(runner: Runner, events: Events) -> TileMap:
     """The runner as vectorizers know it, with progress."""
 
-    def tiles(function: Any, items: Sequence[Any], *, done: Any, stage: str) -> None:
+    def tiles(function: Any, items: Iterable[Any], *, done: Any, stage: str, total: int, finished: int = 0) -> None:
         def told(result: Any) -> None:
             done(result)
             events.stage_advanced(stage)
 
-        events.stage_started(stage, total=len(items))
+        events.stage_started(stage, total=total, done=finished)
         runner.map(function, items, done=told)
         events.stage_finished(stage)
 

@@ -14,6 +14,7 @@ from geoseg.protocols import Model, Reader
 from geoseg.recipes import RunOptions
 from geoseg.runtime.area import Area, area_of_interest
 from geoseg.runtime.predict import Predictor
+from geoseg.runtime.runners import default_workers
 from geoseg.scene import check_place
 
 log = logging.getLogger(__name__)
@@ -33,9 +34,16 @@ class Plan:
     """Why this model."""
     engine: str
     """The engine that is chosen on this machine."""
+    workers: int
+    """Tiles under way at a time on this machine."""
     pixel_size_m: float
     pixel_size_assumed: bool
     """True where neither the scene nor the user says the pixel size and the model's nominal one stands in."""
+
+    @property
+    def bf16(self) -> bool:
+        """Whether the network is to compute with 16 bits."""
+        return self.predictor.precision != "fp32"
 
     @property
     def field_class(self) -> int:
@@ -65,7 +73,7 @@ def prepare(scenes: Sequence[Any], options: RunOptions, *, model: Model | None =
         raise InputError("no scene is given; expected one raster file, or one file a band")
     reader = scenes[0] if isinstance(scenes[0], Reader) else open_scene(
         scenes, bands=options.bands, crs=options.crs, pixel_size_m=options.pixel_size_m,
-        scale=options.scale, offset=options.offset, nodata=options.nodata,
+        scale=options.scale, offset=options.offset, nodata=options.nodata, on_read_error=options.on_read_error,
     )  # fmt: skip
     if "geojson" in options.format and reader.scene.crs is None:
         raise InputError(
@@ -99,9 +107,11 @@ def prepare(scenes: Sequence[Any], options: RunOptions, *, model: Model | None =
         model=model, scaling=input_scaling(reader, spec), engine=options.engine, precision=options.precision
     )
     grid = TileGrid.fit(
-        reader.scene, spec, patch=options.patch, k=options.tile or 1, region=None if area is None else area.region
-    )
+        reader.scene, spec, patch=options.patch, overlap=options.overlap, k=options.tile or 1,
+        region=None if area is None else area.region,
+    )  # fmt: skip
     return Plan(
         reader=reader, model=model, predictor=predictor, grid=grid, options=options, area=area, reason=reason, engine=engine.name,
-        pixel_size_m=size if size is not None else spec.nominal_m, pixel_size_assumed=size is None,
+        workers=options.workers or default_workers(), pixel_size_m=size if size is not None else spec.nominal_m,
+        pixel_size_assumed=size is None,
     )  # fmt: skip

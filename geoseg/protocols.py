@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -69,6 +69,9 @@ class Segmenter(Protocol):
     fingerprint: str
     """Engine, version, precision, hardware and batch shape: equal fingerprints give equal bytes."""
 
+    degraded: bool
+    """True once it had to step down (a smaller batch, the CPU) for want of memory; its fingerprint says to what."""
+
     def predict(self, batch: Batch) -> NDArray[np.uint8]:
         """(patch, output, row, col) probabilities as floor(254 p + .5). Validity is applied by the caller."""
         ...
@@ -109,9 +112,20 @@ class TileMap(Protocol):
     """Runs a function over many items: threads here, or workers elsewhere."""
 
     def __call__(
-        self, function: Callable[[Any], Any], items: Sequence[Any], *, done: Callable[[Any], None], stage: str
+        self,
+        function: Callable[[Any], Any],
+        items: Iterable[Any],
+        *,
+        done: Callable[[Any], None],
+        stage: str,
+        total: int,
+        finished: int = 0,
     ) -> None:
-        """Calls `done` with each result as it comes, one at a time, in no particular order; raises the first error."""
+        """Calls `done` with each result as it comes, one at a time, in no particular order; raises the first error.
+
+        `items` are taken as they are needed; `total` says how many there are, with the `finished` ones that an earlier try
+        has done and that are not among `items`.
+        """
         ...
 
 
@@ -120,9 +134,13 @@ class Vectorizer(Protocol):
     """Turns classes into outlines of objects."""
 
     def outlines(
-        self, source: ClassSource, wanted: Sequence[int], *, map_tiles: TileMap, min_pixels: float
-    ) -> Outlines:
-        """Objects of the wanted classes, merged over seams, those under `min_pixels` left out, ordered by first pixel."""
+        self, source: ClassSource, wanted: Sequence[int], *, map_tiles: TileMap, min_pixels: float, folder: Path
+    ) -> Iterator[Outlines]:
+        """Objects of the wanted classes, merged over seams, those under `min_pixels` left out, ordered by first pixel.
+
+        They come a part at a time. `folder` is the vectorizer's own: what it leaves there it finds again when the same
+        call is repeated after an interruption. Workers see it too.
+        """
         ...
 
 

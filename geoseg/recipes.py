@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 
 from geoseg.errors import InputError
 
+DECISIVE = {"bands", "pixel_size_m", "scale", "offset", "nodata", "resample", "on_read_error"}
 FORMATS = ("gpkg", "shp", "parquet", "fgb", "geojson")
 
 
@@ -48,12 +49,20 @@ class RunOptions(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     patch: int | None = Field(default=None, gt=0)
     """Side in pixels of what the model sees; decides the result. None takes the model's."""
+    overlap: int = Field(default=0, ge=0)
+    """Pixels by which patches overlap and are blended; 0 keeps each patch's own cell. Decides the result."""
     tile: int | None = Field(default=None, gt=0)
     """Patches along a tile's side; never decides the result."""
     workers: int | None = Field(default=None, gt=0)
     """Tiles under way at a time."""
+    max_memory: str | None = None
+    """Memory to stay below, e.g. 4GB: workers, tiles and, aloud, patches are made smaller for it."""
     scheduler: str | None = None
     """Address of a Dask scheduler."""
+    on_read_error: Literal["stop", "mask"] = "stop"
+    """What to do about parts of a scene that cannot be read: end the run, or leave them out as nodata."""
+    allow_mixed_engines: bool = False
+    """Go on where workers, or an earlier try, predict with another engine or hardware: results may then differ in places."""
     instances: str = "components"
     """Vectorizer that makes objects of classes."""
     field_class: str | None = None
@@ -97,7 +106,7 @@ class RunOptions(BaseModel):
 
     def decisive(self) -> dict[str, Any]:
         """The options that decide what is predicted, as JSON values; what they name (model, area) counts by content."""
-        return self.model_dump(mode="json", include={"bands", "pixel_size_m", "scale", "offset", "nodata", "resample"})
+        return self.model_dump(mode="json", include=DECISIVE)
 
 
 def load_recipe(name_or_path: str) -> dict[str, Any]:

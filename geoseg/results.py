@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,3 +78,36 @@ class Outlines:
 
     def __len__(self) -> int:
         return len(self.kind)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Outlines]) -> Outlines:
+        """The objects of all parts, one part after the other."""
+        flat = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (*PER_OBJECT, "vertices")}
+        return cls(
+            **flat,
+            rings=_chained([part.rings for part in parts]),
+            objects=_chained([part.objects for part in parts]),
+        )
+
+    def taken(self, order: NDArray[np.int64]) -> Outlines:
+        """The objects with these numbers, in this order."""
+        rings, objects = _members(self.objects, order)
+        vertices, starts = _members(self.rings, rings)
+        flat = {name: getattr(self, name)[order] for name in PER_OBJECT}
+        return Outlines(**flat, vertices=self.vertices[vertices], rings=starts, objects=objects)
+
+
+PER_OBJECT = ("first", "kind", "pixels", "sums", "touches")
+"""The entries of Outlines with one row an object."""
+
+
+def _members(offsets: NDArray[np.int64], order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """What lists number `order` hold, one after the other, and where each begins then."""
+    sizes = np.diff(offsets)[order]
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return np.arange(starts[-1]) + np.repeat(offsets[:-1][order] - starts[:-1], sizes), starts
+
+
+def _chained(offsets: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Offsets of lists that are joined."""
+    return np.concatenate([[0], np.cumsum(np.concatenate([np.diff(one) for one in offsets]))]).astype(np.int64)

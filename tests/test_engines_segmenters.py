@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,18 +180,9 @@ def test_upsampling_comes_back_to_the_scene(engine: Any) -> None:
     assert (found[:, 1] == np.floor(254 / (1 + np.exp(-2)) + 0.5)).all()
 
 
-def predict_in_threads(segmenter: Segmenter, batches: list[Batch]) -> list[NDArray[np.uint8]]:
-    found: list[Any] = [None] * len(batches)
-
-    def one(n: int) -> None:
-        found[n] = segmenter.predict(batches[n])
-
-    threads = [threading.Thread(target=one, args=(n,)) for n in range(len(batches))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
+def predict_in_threads(segmenter: Segmenter, batches: list[Batch], *, threads: int) -> list[NDArray[np.uint8]]:
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(segmenter.predict, batches))
 
 
 def test_openvino_gives_equal_bytes_from_threads_and_thread_counts() -> None:
@@ -201,18 +192,53 @@ def test_openvino_gives_equal_bytes_from_threads_and_thread_counts() -> None:
     segmenter = OpenVinoEngine().build(UNET, scaling_of(4), precision="auto", threads=1)
     expected = [segmenter.predict(batch) for batch in batches]
     wide = OpenVinoEngine().build(UNET, scaling_of(4), precision="auto", threads=2)
-    for found in (predict_in_threads(segmenter, batches), predict_in_threads(wide, batches)):
+    for found in (predict_in_threads(each, batches, threads=12) for each in (segmenter, wide)):
         assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_torch_gives_equal_bytes_from_threads_and_batches() -> None:
-    batch = batch_of((5, 4, 64, 64))
-    segmenter = TorchEngine(device="cpu", batch=2).build(UNET, scaling_of(4), precision="auto", threads=None)
-    whole = segmenter.predict(batch)
-    singles = [Batch(pixels=batch.pixels[n : n + 1], valid=batch.valid[n : n + 1]) for n in range(5)]
-    found = predict_in_threads(segmenter, singles)
-    assert np.array_equal(np.concatenate(found), whole)
-    assert segmenter.fingerprint.endswith("/batch2")
+ENGINES = [
+    pytest.param(TorchEngine(device="cpu", batch=2), "fp32", id="torch-fp32"),
+    pytest.param(TorchEngine(device="cpu", batch=2), "bf16", id="torch-bf16", marks=needs_bf16),
+    pytest.param(OpenVinoEngine(), "fp32", id="openvino-fp32"),
+    pytest.param(OpenVinoEngine(), "bf16", id="openvino-bf16", marks=needs_bf16),
+]
+
+
+@pytest.fixture
+def torch_threads() -> Iterator[None]:
+    """Leaves torch's thread count, which is the process's, as it was."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("torch_threads")
+@pytest.mark.parametrize(("engine", "precision"), ENGINES)
+def test_order_grouping_and_threads_do_not_change_a_byte(engine: Any, precision: str) -> None:
+    batch = batch_of((9, 4, 64, 96))
+    segmenter = engine.build(UNET, scaling_of(4), precision=precision, threads=2)
+    expected = segmenter.predict(batch)
+    shuffled = np.random.default_rng(0).permutation(9)
+    for order in (np.arange(9), shuffled):
+        for size in (1, 3, 8):
+            groups = [order[start : start + size] for start in range(0, 9, size)]
+            parts = [Batch(pixels=batch.pixels[group], valid=batch.valid[group]) for group in groups]
+            for found in (
+                [segmenter.predict(part) for part in parts],
+                predict_in_threads(segmenter, parts, threads=4),
+            ):
+                np.testing.assert_array_equal(np.concatenate(found), expected[order])
+
+
+@pytest.mark.usefixtures("torch_threads")
+@pytest.mark.parametrize(("engine", "precision"), ENGINES)
+def test_equal_fingerprints_give_equal_bytes_whatever_the_engine_s_threads(engine: Any, precision: str) -> None:
+    batch, found = batch_of((2, 4, 128, 128)), {}
+    for threads in (1, 2, 3):
+        segmenter = engine.build(UNET, scaling_of(4), precision=precision, threads=threads)
+        result = segmenter.predict(batch)
+        np.testing.assert_array_equal(result, found.setdefault(segmenter.fingerprint, result))
+    assert len(found) == (3 if (engine.name, precision) == ("torch", "fp32") else 1)
 
 
 class Unconvertible(nn.Module):

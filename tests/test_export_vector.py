@@ -23,8 +23,9 @@ import shapely
 
 from geoseg.errors import ExportError
 from geoseg.export import exporter_for, exporter_names, exporters
+from geoseg.export.dbf import short_names
 from geoseg.export.geopackage import GeoPackage
-from geoseg.export.shapefile import Shapefile, short_names
+from geoseg.export.shapefile import Shapefile
 from geoseg.protocols import Exporter
 
 ALL = ["fgb", "geojson", "gpkg", "parquet", "shp"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from geoseg.kernels.label import label
 from geoseg.kernels.outline import trace
 from geoseg.results import Outlines
 from geoseg.vectorize.components import Components
-from geoseg.vectorize.polygons import polygons
+from geoseg.vectorize.polygons import nothing, polygons
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,11 @@ class ArrayClasses:
         return out
 
 
-def serially(function: Callable[[Any], Any], items: Sequence[Any], *, done: Callable[[Any], None], stage: str) -> None:
-    for item in reversed(items):
+def serially(
+    function: Callable[[Any], Any], items: Iterable[Any], *, done: Callable[[Any], None], stage: str, total: int,
+    finished: int = 0,
+) -> None:  # fmt: skip
+    for item in reversed(list(items)):
         done(function(item))
 
 
@@ -59,7 +64,11 @@ def outlines(
 ) -> Outlines:  # fmt: skip
     grid = TileGrid(shape=array.shape, phase=phase, patch=tile, halo=0)
     source = ArrayClasses(array, grid, stored)
-    return Components().outlines(source, wanted, map_tiles=serially, min_pixels=min_pixels)
+    with TemporaryDirectory() as folder:
+        parts = list(
+            Components().outlines(source, wanted, map_tiles=serially, min_pixels=min_pixels, folder=Path(folder))
+        )
+    return Outlines.joined(parts) if parts else nothing()
 
 
 def normalised(polygons_: Any) -> set[bytes]:

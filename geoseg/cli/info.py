@@ -6,19 +6,21 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import given, scene_options
+from geoseg.cli.options import given, model_options, scene_options
 
 
 @click.command("info")
 @click.argument("scenes", nargs=-1, required=True, type=click.Path())
 @scene_options
+@model_options
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(scenes: tuple[str, ...], as_json: bool, **_: Any) -> None:
-    """Show size, bands, CRS, resolution and the model that fits."""
+    """Show size, bands, CRS, resolution, the model that fits, and what a run with these options takes."""
     import json
 
-    from geoseg.errors import ModelError
-    from geoseg.models import choose
+    from geoseg.errors import EngineError, ModelError
+    from geoseg.memory import estimate, told, within_memory
+    from geoseg.plan import prepare
     from geoseg.readers import open_scene
     from geoseg.recipes import RunOptions
 
@@ -27,9 +29,11 @@ def command(scenes: tuple[str, ...], as_json: bool, **_: Any) -> None:
         scenes, bands=options.bands, crs=options.crs, pixel_size_m=options.pixel_size_m, scale=options.scale,
         offset=options.offset, nodata=options.nodata,
     ).scene  # fmt: skip
+    need = None
     try:
-        chosen = choose(scene)[1]
-    except ModelError as error:
+        plan = within_memory(prepare(scenes, options))
+        chosen, need = plan.reason, estimate(plan, grid=plan.grid, workers=plan.workers)
+    except (ModelError, EngineError) as error:
         chosen = str(error)
     size = scene.resolution_m()
     rows, cols = scene.shape
@@ -40,12 +44,19 @@ def command(scenes: tuple[str, ...], as_json: bool, **_: Any) -> None:
         "pixel": f"{size:.4g} m" if size is not None else "unknown",
         "model": chosen,
     }
+    if need is not None:
+        facts["memory"] = (
+            f"up to {told(need.memory)} with {plan.workers} workers and patches of {plan.grid.patch} pixels"
+        )
+        facts["disk"] = f"up to {told(need.disk)} while it runs"
     bands = [
         {"name": b.name, "dtype": b.dtype, "nodata": b.nodata, "scale": b.scale, "offset": b.offset}
         for b in scene.bands
     ]
     if as_json:
         facts |= {"size": [cols, rows], "pixel": size, "bands": bands, "transform": list(scene.transform)[:6]}
+        if need is not None:
+            facts |= {"memory": need.memory, "disk": need.disk, "workers": plan.workers, "patch": plan.grid.patch}
         click.echo(json.dumps(facts, indent=2, default=str))
         return
     for label, value in facts.items():

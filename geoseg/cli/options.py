@@ -41,10 +41,17 @@ def model_options(command: Any) -> Any:
         click.option("--engine", help="auto, openvino, torch, or another that is installed.", default="auto"),
         click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto"),
         click.option("--patch", type=int, help="Side in pixels of what the model sees; decides the result."),
+        click.option("--overlap", type=int, help="Pixels over which patches are blended; decides the result.  [default: 0]"),
         click.option("--tile", type=int, help="Patches along a tile's side; never decides the result."),
         click.option("--workers", type=int, help="Tiles under way at a time."),
+        click.option("--max-memory", help="Memory to stay below, e.g. 4GB; lowers workers, tile, then patch."),
         click.option("--scheduler", help="Address of a Dask scheduler, e.g. tcp://host:8786."),
-    )
+        click.option("--allow-mixed-engines", is_flag=True, help="Go on where engines or hardware differ."),
+        click.option(
+            "--on-read-error", type=click.Choice(["stop", "mask"]), default="stop",
+            help="Parts that cannot be read end the run, or become nodata.",
+        ),
+    )  # fmt: skip
 
 
 def field_options(command: Any) -> Any:

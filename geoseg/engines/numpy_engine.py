@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.errors import EngineError
+from geoseg.errors import EngineError, EngineMemoryError
 from geoseg.protocols import Model
 from geoseg.results import Batch, InputScaling
 
@@ -55,7 +55,15 @@ class NumpySegmenter:
     def __init__(self, model: ArrayModel) -> None:
         self.model = model
         self.fingerprint = f"numpy-{np.__version__}"
+        self.degraded = False
 
     def predict(self, batch: Batch) -> NDArray[np.uint8]:
-        """(patch, output, row, col) probabilities as floor(254 p + .5)."""
-        return self.model.predict(batch.pixels, batch.valid)
+        """(patch, output, row, col) probabilities as floor(254 p + .5). Raises EngineMemoryError."""
+        try:
+            return self.model.predict(batch.pixels, batch.valid)
+        except MemoryError as error:
+            count, channels, rows, cols = batch.pixels.shape
+            raise EngineMemoryError(
+                f"the model {self.model.spec.name!r} has too little memory for {count} patches of {cols} x {rows} pixels and "
+                f"{channels} bands ({error}); use a smaller --patch, fewer --workers or a larger --max-memory"
+            ) from error

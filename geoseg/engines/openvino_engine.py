@@ -16,11 +16,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.engines.batches import fixed_batches
 from geoseg.engines.hardware import cpu_label
+from geoseg.engines.ladder import Footing, LadderSegmenter, Rung, reason_of, rungs, short_of_memory
 from geoseg.errors import EngineError
 from geoseg.protocols import Model, TorchModel
-from geoseg.results import Batch, InputScaling
+from geoseg.results import InputScaling
 
 SHAPES_KEPT = 4
 """Compiled shapes kept at a time: a row of patches has three, and each holds its own activations."""
@@ -44,8 +44,11 @@ class OpenVinoEngine:
     def supports(self, model: Model) -> bool:
         return model.runtime == "torch"
 
-    def build(self, model: Model, scaling: InputScaling, *, precision: str, threads: int | None) -> OpenVinoSegmenter:
-        """The model converted for this engine; `precision` is auto, fp32 or bf16."""
+    def build(self, model: Model, scaling: InputScaling, *, precision: str, threads: int | None) -> LadderSegmenter:
+        """The model converted for this engine; `precision` is auto, fp32 or bf16.
+
+        Where memory runs out the batch halves, and the segmenter is `degraded`.
+        """
         if reason := self.available():
             raise EngineError(reason)
         openvino = import_openvino()
@@ -55,44 +58,51 @@ class OpenVinoEngine:
         if threads is not None:
             config["INFERENCE_NUM_THREADS"] = threads
         graph = convert(model, scaling, openvino, batch=self.batch)
-        return OpenVinoSegmenter(graph, core=core, config=config, batch=self.batch, precision=exact)
+
+        def stand(rung: Rung) -> Footing:
+            labels = [f"openvino-{openvino.__version__.split('-')[0]}", exact, cpu_label(), f"batch{rung.batch}"]
+            network = ShapedNetwork(graph, core=core, config=config)
+            return Footing(forward=network.forward, fingerprint="/".join(labels))
+
+        return LadderSegmenter(rungs(self.batch, "cpu"), stand, engine="OpenVINO", lock=threading.Lock())
 
 
-class OpenVinoSegmenter:
-    """A converted network, compiled for each shape of patch when it first comes."""
+class ShapedNetwork:
+    """A converted network, compiled for each shape of patch when it first comes; for one thread at a time."""
 
-    def __init__(self, graph: Any, *, core: Any, config: dict[str, Any], batch: int, precision: str) -> None:
+    def __init__(self, graph: Any, *, core: Any, config: dict[str, Any]) -> None:
         openvino = import_openvino()
         self.graph = graph
         self.core = core
         self.config = config
-        self.batch = batch
-        self.fingerprint = "/".join(
-            [f"openvino-{openvino.__version__.split('-')[0]}", precision, cpu_label(), f"batch{batch}"]
-        )
         self._tensor = openvino.Tensor
         self._shape = openvino.PartialShape
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
-        self._lock = threading.Lock()
 
-    def predict(self, batch: Batch) -> NDArray[np.uint8]:
-        """(patch, output, row, col) probabilities as floor(254 p + .5). Safe to call from several threads."""
-        parts = [self._infer(pixels, valid)[:count] for pixels, valid, count in fixed_batches(batch, self.batch)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    def forward(self, pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """(B, output, row, col) stored probabilities. Raises MemoryError, EngineError."""
+        try:
+            return self._infer(pixels, valid)
+        except MemoryError:
+            if not self._requests:
+                raise
+            self._requests.clear()  # other shapes hold their activations: without them there may be room
+        return self._infer(pixels, valid)
 
     def _infer(self, pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        with self._lock:
-            try:
-                request = self._request(pixels.shape, valid.shape)
-                request.set_input_tensor(0, self._tensor(pixels, shared_memory=True))
-                request.set_input_tensor(1, self._tensor(valid, shared_memory=True))
-                request.infer()
-                out: NDArray[np.uint8] = request.get_output_tensor(0).data.copy()
-            except RuntimeError as error:
-                raise EngineError(
-                    f"OpenVINO failed on patches of shape {pixels.shape}: {_reason(error)}; "
-                    f"use --engine torch, or check stride and bands in the model's spec"
-                ) from error
+        try:
+            request = self._request(pixels.shape, valid.shape)
+            request.set_input_tensor(0, self._tensor(pixels, shared_memory=True))
+            request.set_input_tensor(1, self._tensor(valid, shared_memory=True))
+            request.infer()
+            out: NDArray[np.uint8] = request.get_output_tensor(0).data.copy()
+        except RuntimeError as error:
+            if short_of_memory(error):
+                raise MemoryError(reason_of(error)) from error
+            raise EngineError(
+                f"OpenVINO failed on patches of shape {pixels.shape}: {reason_of(error)}; "
+                f"use --engine torch, or check stride and bands in the model's spec"
+            ) from error
         return out
 
     def _request(self, pixels: tuple[int, ...], valid: tuple[int, ...]) -> Any:
@@ -129,7 +139,7 @@ def convert(model: Model, scaling: InputScaling, openvino: Any, *, batch: int) -
             graph = openvino.convert_model(traced, example_input=example)
     except Exception as error:  # converters raise whatever they like
         raise EngineError(
-            f"OpenVINO cannot convert the model {spec.name!r}: {_reason(error)}; use --engine torch"
+            f"OpenVINO cannot convert the model {spec.name!r}: {reason_of(error)}; use --engine torch"
         ) from error
     for node, name in zip(graph.inputs, ("pixels", "valid"), strict=True):
         node.get_tensor().set_names({name})
@@ -181,8 +191,3 @@ def _quiet_conversion() -> Iterator[None]:
         finally:
             root.setLevel(level)
             root.handlers[:] = handlers
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__

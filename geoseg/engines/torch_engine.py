@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.engines.batches import fixed_batches
 from geoseg.engines.hardware import cpu_has_bf16, cpu_label
+from geoseg.engines.ladder import Footing, LadderSegmenter, Rung, reason_of, rungs, short_of_memory
 from geoseg.errors import EngineError
 from geoseg.protocols import Model, TorchModel
 from geoseg.results import Batch, InputScaling
@@ -27,7 +27,8 @@ FORWARD = threading.Lock()
 GPU_BATCH_PIXELS = 1 << 23
 """Network pixels a batch on a GPU, before its memory says otherwise."""
 
-log = logging.getLogger(__name__)
+FALLBACK = {"fp32": "fp32", "bf16": "auto"}
+"""What a network in each precision asks of the CPU when it has to leave a GPU."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,8 +52,11 @@ class TorchEngine:
     def supports(self, model: Model) -> bool:
         return model.runtime == "torch"
 
-    def build(self, model: Model, scaling: InputScaling, *, precision: str, threads: int | None) -> TorchSegmenter:
-        """The model on this engine; `precision` is auto, fp32 or bf16."""
+    def build(self, model: Model, scaling: InputScaling, *, precision: str, threads: int | None) -> LadderSegmenter:
+        """The model on this engine; `precision` is auto, fp32 or bf16.
+
+        Where memory runs out the batch halves, then the CPU takes over from a GPU, and the segmenter is `degraded`.
+        """
         import torch
 
         from geoseg.engines.fused import FusedNetwork
@@ -64,41 +68,27 @@ class TorchEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         spec = model.spec
-        network = cast(TorchModel, model).network()
-        autocast = (device.split(":")[0], torch.bfloat16) if exact == "bf16" else None
-        fused = FusedNetwork(network, spec, scaling, autocast=autocast).to(device=device)
-        fused = fused.to(memory_format=torch.channels_last).eval()
-        batch = self.batch or 1
-        if self.batch is None and device.startswith("cuda"):
-            batch = _probe_batch(fused, spec, device)
-        return TorchSegmenter(fused, device=device, batch=batch, precision=exact)
+        fused = FusedNetwork(cast(TorchModel, model).network(), spec, scaling).eval()
 
+        def stand(rung: Rung) -> Footing:
+            kept = exact if rung.device == device else torch_precision(FALLBACK[exact], rung.device)
+            fused.autocast = (rung.device.split(":")[0], torch.bfloat16) if kept == "bf16" else None
+            fused.to(device=rung.device).to(memory_format=torch.channels_last)
+            labels = [f"torch-{torch.__version__}", kept, _hardware(rung.device, kept), f"batch{rung.batch}"]
+            return Footing(forward=partial(forward, fused, device=rung.device), fingerprint="/".join(labels))
 
-class TorchSegmenter:
-    """A fused network on a device."""
-
-    def __init__(self, fused: FusedNetwork, *, device: str, batch: int, precision: str) -> None:
-        self.fused = fused
-        self.device = device
-        self.batch = batch
-        self.fingerprint = "/".join(
-            [f"torch-{_torch_version()}", precision, _hardware(device, precision), f"batch{batch}"]
-        )
-
-    def predict(self, batch: Batch) -> NDArray[np.uint8]:
-        """(patch, output, row, col) probabilities as floor(254 p + .5)."""
-        with FORWARD:
-            parts = [
-                forward(self.fused, pixels, valid, self.device)[:count]
-                for pixels, valid, count in fixed_batches(batch, self.batch)
-            ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        probed = self.batch is None and device.startswith("cuda")
+        batch = _most_patches(spec) if probed else self.batch or 1
+        segmenter = LadderSegmenter(rungs(batch, device), stand, engine="torch", lock=FORWARD)
+        if probed:
+            segmenter.settle(_blank(batch, spec))
+        return segmenter
 
 
 def forward(
-    fused: FusedNetwork, pixels: NDArray[np.float32], valid: NDArray[np.bool_], device: str
+    fused: FusedNetwork, pixels: NDArray[np.float32], valid: NDArray[np.bool_], *, device: str
 ) -> NDArray[np.uint8]:
-    """One batch through the network."""
+    """One batch through the network. Raises MemoryError where memory is short, EngineError for all else."""
     import torch
 
     try:
@@ -106,12 +96,9 @@ def forward(
             x = torch.from_numpy(pixels).to(device=device, memory_format=torch.channels_last)
             y = fused(x, torch.from_numpy(valid).to(device))
             out: NDArray[np.uint8] = y.cpu().contiguous().numpy()
-    except torch.OutOfMemoryError as error:
-        raise EngineError(
-            f"{device} has too little memory for {len(pixels)} patches of {pixels.shape[3]} x {pixels.shape[2]}; "
-            f"use a smaller --patch"
-        ) from error
     except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or short_of_memory(error):
+            raise MemoryError(reason_of(error)) from error
         raise EngineError(
             f"torch failed on patches of shape {pixels.shape}: {str(error).splitlines()[0]}; "
             f"check stride and bands in the model's spec, or try --precision fp32"
@@ -147,29 +134,15 @@ def torch_precision(wanted: str, device: str) -> str:
     return wanted
 
 
-def _probe_batch(fused: FusedNetwork, spec: ModelSpec, device: str) -> int:
-    """The largest power of two of patches that the GPU takes, found once before the run."""
-    import torch
-
+def _most_patches(spec: ModelSpec) -> int:
+    """The power of two of patches with which a GPU begins."""
     side = spec.patch * spec.upsample
-    batch = 1 << max(0, (GPU_BATCH_PIXELS // (side * side)).bit_length() - 1)
-    while batch > 1:
-        try:
-            forward(
-                fused,
-                np.zeros((batch, len(spec.bands), spec.patch, spec.patch), np.float32),
-                np.ones((batch, 1, spec.patch, spec.patch), np.bool_),
-                device,
-            )
-        except EngineError as error:
-            if not isinstance(error.__cause__, torch.OutOfMemoryError):
-                raise
-            torch.cuda.empty_cache()
-            batch //= 2
-            log.info("GPU memory: down to %d patches a batch", batch)
-        else:
-            break
-    return batch
+    return 1 << max(0, (GPU_BATCH_PIXELS // (side * side)).bit_length() - 1)
+
+
+def _blank(count: int, spec: ModelSpec) -> Batch:
+    shape = (count, len(spec.bands), spec.patch, spec.patch)
+    return Batch(pixels=np.zeros(shape, np.float32), valid=np.ones((count, spec.patch, spec.patch), np.bool_))
 
 
 def _hardware(device: str, precision: str) -> str:
@@ -181,10 +154,3 @@ def _hardware(device: str, precision: str) -> str:
         return "Apple GPU"
     # On the CPU, float32 sums of torch depend on how many threads share them; bfloat16 ones do not (measured).
     return cpu_label() if precision == "bf16" else f"{cpu_label()} {torch.get_num_threads()} threads"
-
-
-def _torch_version() -> str:
-    import torch
-
-    version: Any = torch.__version__
-    return str(version)

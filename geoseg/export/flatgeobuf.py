@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from geoseg.export.batches import in_parts
+from geoseg.export.drivers import driver_failures, write_layer
 from geoseg.export.staging import staged
-from geoseg.export.table import driver_failures, plain, write_layer
 
 if TYPE_CHECKING:
     import geopandas as gpd
+
+    from geoseg.protocols import FieldBatches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,10 +21,12 @@ class FlatGeobuf:
     name: str = "fgb"
     suffix: str = ".fgb"
 
-    def write(self, fields: gpd.GeoDataFrame, path: Path, *, layer: str = "fields") -> list[Path]:
-        """Write `fields` with a packed R-tree; the index orders them along a Hilbert curve."""
+    def write(self, fields: gpd.GeoDataFrame | FieldBatches, path: Path, *, layer: str = "fields") -> list[Path]:
+        """Write `fields` with a packed R-tree; the index orders them along a Hilbert curve.
+
+        GDAL keeps the box and the place of every field in memory until the end, 100 to 200 bytes each.
+        """
         with staged(Path(path), *driver_failures()) as stage:
-            write_layer(
-                plain(fields), stage.path, driver="FlatGeobuf", layer=layer, layer_options={"SPATIAL_INDEX": "YES"}
-            )
+            options = {"SPATIAL_INDEX": "YES"}
+            write_layer(in_parts(fields), stage.path, driver="FlatGeobuf", layer=layer, layer_options=options)
         return stage.files

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import ExportError
+from geoseg.export.batches import in_parts
 from geoseg.export.staging import staged
-from geoseg.export.table import plain
 
 if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
     from numpy.typing import NDArray
 
-log = logging.getLogger(__name__)
-
-ROWS_AT_ONCE = 10_000
+    from geoseg.protocols import FieldBatches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +27,7 @@ class GeoJSON:
     decimals: int = 7
     """Digits after the point; 7 are about a centimetre."""
 
-    def write(self, fields: gpd.GeoDataFrame, path: Path, *, layer: str = "fields") -> list[Path]:
+    def write(self, fields: gpd.GeoDataFrame | FieldBatches, path: Path, *, layer: str = "fields") -> list[Path]:
         """Write `fields` in longitude and latitude, one feature a line, `layer` as the collection's name.
 
         Raises ExportError for fields without a CRS.
@@ -40,13 +37,14 @@ class GeoJSON:
                 f"{Path(path).name} needs longitudes and latitudes, but these fields have no CRS; "
                 f"state it with --crs EPSG:..., or write another format"
             )
-        table = plain(fields)
-        geometry = self.geometry(table)
-        features = _features(table.drop(columns=[table.geometry.name]), geometry)
+        parts = in_parts(fields)
         with staged(Path(path)) as stage, stage.path.open("w", encoding="utf-8", newline="\n") as file:
             file.write(f'{{"type":"FeatureCollection","name":{json.dumps(layer, ensure_ascii=False)},"features":[')
-            for number, feature in enumerate(features):
-                file.write(f"{',' if number else ''}\n{feature}")
+            separator = "\n"
+            for part in parts:
+                for feature in _features(part.drop(columns=[part.geometry.name]), self.geometry(part)):
+                    file.write(f"{separator}{feature}")
+                    separator = ",\n"
             file.write("\n]}\n")
         return stage.files
 
@@ -56,15 +54,14 @@ class GeoJSON:
         import shapely
 
         degrees = shapely.force_2d(table.geometry.to_crs("OGC:CRS84").to_numpy())
-        bounds = shapely.bounds(degrees)
-        lost = np.isinf(bounds).any(axis=1)
+        lost = np.isinf(shapely.bounds(degrees)).any(axis=1)
         if lost.any():
+            x, y = shapely.get_coordinates(table.geometry.to_numpy()[lost])[0]
             raise ExportError(
-                f"{int(lost.sum())} geometries have no longitude and latitude in {table.crs.name}; "
+                f"the coordinates {x:g}, {y:g} have no longitude and latitude in {table.crs.name}; "
                 f"check that --crs is the CRS of the coordinates"
             )
-        if not table.crs.is_geographic or np.nanmax(np.abs(bounds[:, [0, 2]]), initial=0) > 180:
-            degrees = cut_at_antimeridian(degrees)
+        degrees = cut_at_antimeridian(degrees, wide=not table.crs.is_geographic)
         oriented: NDArray[Any] = shapely.orient_polygons(rounded(degrees, self.decimals), exterior_cw=False)
         return oriented
 
@@ -86,17 +83,20 @@ def rounded(geometry: NDArray[Any], decimals: int) -> NDArray[Any]:
     return result
 
 
-def cut_at_antimeridian(geometry: NDArray[Any]) -> NDArray[Any]:
+def cut_at_antimeridian(geometry: NDArray[Any], *, wide: bool = True) -> NDArray[Any]:
     """Geometries that reach over longitude 180 become two parts, one on each side.
 
-    Points of one geometry lie within 180 degrees of its first point: true for fields, not for continents.
+    Points of one geometry lie within 180 degrees of its first point: true for fields, not for continents. Those that
+    are wider than 180 degrees, as seen without turning around the globe, are cut only where `wide`.
     """
+    import numpy as np
     import shapely
 
+    west, _, east, _ = shapely.bounds(geometry).T
+    over = (east > 180) | (west < -180) | (wide & (east - west > 180))
     result = geometry.copy()
-    for index, (west, _, east, _) in enumerate(shapely.bounds(geometry).tolist()):
-        if east - west > 180 or east > 180 or west < -180:
-            result[index] = _cut(geometry[index])
+    for index in np.flatnonzero(over).tolist():
+        result[index] = _cut(geometry[index])
     return result
 
 
@@ -125,16 +125,12 @@ def _features(attributes: pd.DataFrame, geometry: NDArray[Any]) -> Iterator[str]
     import shapely
 
     names = [json.dumps(name, ensure_ascii=False) for name in attributes.columns]
-    has_id = "id" in attributes.columns
-    for start in range(0, len(attributes), ROWS_AT_ONCE):
-        rows = attributes.iloc[start : start + ROWS_AT_ONCE]
-        shapes = shapely.to_geojson(geometry[start : start + ROWS_AT_ONCE])
-        columns = [_texts(rows[name]) for name in rows.columns]
-        identifiers = _texts(rows["id"]) if has_id else ["null"] * len(rows)
-        for number, shape in enumerate(shapes):
-            values = ",".join(f"{name}:{column[number]}" for name, column in zip(names, columns, strict=True))
-            identifier = f'"id":{identifiers[number]},' if identifiers[number] != "null" else ""
-            yield f'{{"type":"Feature",{identifier}"properties":{{{values}}},"geometry":{shape or "null"}}}'
+    columns = [_texts(attributes[name]) for name in attributes.columns]
+    identifiers = _texts(attributes["id"]) if "id" in attributes.columns else ["null"] * len(attributes)
+    for number, shape in enumerate(shapely.to_geojson(geometry)):
+        values = ",".join(f"{name}:{column[number]}" for name, column in zip(names, columns, strict=True))
+        identifier = f'"id":{identifiers[number]},' if identifiers[number] != "null" else ""
+        yield f'{{"type":"Feature",{identifier}"properties":{{{values}}},"geometry":{shape or "null"}}}'
 
 
 def _texts(column: pd.Series) -> list[str]:

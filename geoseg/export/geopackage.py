@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geoseg.errors import ExportError
+from geoseg.export.batches import in_parts
+from geoseg.export.drivers import driver_failures, write_layer
+from geoseg.export.shapes import are_polygons
 from geoseg.export.staging import staged
 from geoseg.export.style import fields_qml
-from geoseg.export.table import are_polygons, driver_failures, plain, write_layer
 
 if TYPE_CHECKING:
     import geopandas as gpd
+
+    from geoseg.protocols import FieldBatches
 
 # The table that QGIS looks for; columns as QGIS itself makes them.
 LAYER_STYLES = """
@@ -34,25 +38,27 @@ class GeoPackage:
     last_change: str = "1970-01-01T00:00:00.000Z"
     """What the file says about its age (UTC); fixed, so that equal fields give equal bytes."""
 
-    def write(self, fields: gpd.GeoDataFrame, path: Path, *, layer: str = "fields") -> list[Path]:
+    def write(self, fields: gpd.GeoDataFrame | FieldBatches, path: Path, *, layer: str = "fields") -> list[Path]:
         """Write `fields` as one layer with a spatial index; polygons get a default style."""
         path = Path(path)
         _refuse_open(path)
-        table = plain(fields)
-        geometry = _free_name("geom", table)
-        options = {"SPATIAL_INDEX": "YES", "GEOMETRY_NAME": geometry, "FID": _free_name("fid", table)}
+        parts = in_parts(fields)
+        sample = parts.sample
+        geometry = _free_name("geom", sample)
         with staged(path, *driver_failures(), sqlite3.Error) as stage:
-            write_layer(
-                table,
+            written = write_layer(
+                parts,
                 stage.path,
                 driver="GPKG",
                 layer=layer,
                 dataset_options={"VERSION": "1.2"},
-                layer_options=options,
-            )
+                layer_options={
+                    "SPATIAL_INDEX": "YES", "GEOMETRY_NAME": geometry, "FID": _free_name("fid", sample),
+                },
+            )  # fmt: skip
             with closing(sqlite3.connect(stage.path)) as database, database:
-                _check_index(database, f"rtree_{layer}_{geometry}", rows=_indexed_rows(table))
-                if are_polygons(table):
+                _check_index(database, f"rtree_{layer}_{geometry}", rows=written.shapes)
+                if are_polygons(written.kinds):
                     self._add_style(database, layer=layer, geometry=geometry)
                 database.execute("UPDATE gpkg_contents SET last_change = ?", (self.last_change,))
         return stage.files
@@ -78,10 +84,6 @@ def _refuse_open(path: Path) -> None:
         log = path.with_name(path.name + suffix)
         if log.exists():
             raise ExportError(f"{path} is open in another program ({log.name} exists); close it there first")
-
-
-def _indexed_rows(table: gpd.GeoDataFrame) -> int:
-    return int((~(table.geometry.isna() | table.geometry.is_empty)).sum())
 
 
 def _check_index(database: sqlite3.Connection, index: str, *, rows: int) -> None:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from geoseg.errors import ExportError
+from geoseg.export.arrow import attribute_schema, attributes, regrouped
+from geoseg.export.batches import in_parts
+from geoseg.export.shapes import kinds_of
 from geoseg.export.staging import staged
-from geoseg.export.table import geometry_types, plain
 
 if TYPE_CHECKING:
     import geopandas as gpd
     import pyarrow as pa
+    from numpy.typing import NDArray
+    from pyproj import CRS
+
+    from geoseg.protocols import FieldBatches
 
 EDGES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -25,45 +35,92 @@ class GeoParquet:
     rows_per_group: int = 20_000
     """Rows that are skipped or read together."""
 
-    def write(self, fields: gpd.GeoDataFrame, path: Path, *, layer: str = "fields") -> list[Path]:
-        """Write `fields`; a Parquet file has no layers, `layer` is not kept."""
+    def write(self, fields: gpd.GeoDataFrame | FieldBatches, path: Path, *, layer: str = "fields") -> list[Path]:
+        """Write `fields`, a row group at a time; a Parquet file has no layers, `layer` is not kept."""
         del layer
         import pyarrow as pa
         from pyarrow import parquet
 
-        table = self.table(fields)
-        with staged(Path(path), pa.ArrowException) as stage:
-            parquet.write_table(
-                table,
-                stage.path,
-                compression="zstd",
-                row_group_size=self.rows_per_group,
-            )
+        parts = in_parts(fields, nested=True)
+        schema = _schema(parts.sample)
+        seen = Seen()
+        tables = (_table(part, schema, seen) for part in parts)
+        with (
+            staged(Path(path), pa.ArrowException) as stage,
+            parquet.ParquetWriter(stage.path, schema, compression="zstd", store_schema=False) as writer,
+        ):
+            for group in regrouped(tables, rows=self.rows_per_group):
+                writer.write_table(group)
+            writer.add_key_value_metadata(_metadata(schema, json.dumps(seen.metadata(parts.crs))))
         return stage.files
 
-    def table(self, fields: gpd.GeoDataFrame) -> pa.Table:
-        """The Arrow table that is written: columns, `geometry` as WKB, `bbox`, and the `geo` metadata."""
-        import pyarrow as pa
 
-        rows = plain(fields, nested=True)
-        geometry = rows.geometry
-        columns = rows.drop(columns=[geometry.name, *_old_boxes(rows)])
-        try:
-            table = pa.Table.from_pandas(columns, preserve_index=False)
-        except pa.ArrowException as error:
-            raise ExportError(
-                f"a column cannot be written as Parquet: {error}; turn it into text or numbers"
-            ) from error
-        for name in ("geometry", "bbox"):
-            if name in table.column_names:
-                raise ExportError(f"a column is called {name}, which GeoParquet needs itself; rename it")
-        schema = pa.schema([_field(field, table.column(field.name)) for field in table.schema])
-        table = table.cast(schema)
-        wkb = pa.array(geometry.to_wkb(), type=pa.binary())
-        table = table.append_column(pa.field("geometry", pa.binary(), nullable=wkb.null_count > 0), wkb)
-        boxes = _boxes(geometry.bounds.to_numpy())
-        table = table.append_column(pa.field("bbox", boxes.type, nullable=boxes.null_count > 0), boxes)
-        return table.replace_schema_metadata({"geo": json.dumps(_geo(rows))})
+@dataclass(slots=True, kw_only=True)
+class Seen:
+    """What the file's metadata say of its geometries, gathered while they are written."""
+
+    kinds: frozenset[str] = frozenset()
+    box: tuple[float, float, float, float] = (math.nan,) * 4
+    """(xmin, ymin, xmax, ymax), NaN where there is no geometry."""
+
+    def add(self, geometry: NDArray[Any], bounds: NDArray[np.float64]) -> None:
+        """Count in shapely geometries and their (geometry, 4) bounds."""
+        self.kinds |= kinds_of(geometry)
+        low, high = np.split(np.vstack([self.box, bounds]), 2, axis=1)
+        self.box = (*np.fmin.reduce(low).tolist(), *np.fmax.reduce(high).tolist())
+
+    def metadata(self, crs: CRS | None) -> dict[str, Any]:
+        """The `geo` entry."""
+        column: dict[str, Any] = {
+            "encoding": "WKB",
+            "geometry_types": sorted(self.kinds),
+            "crs": None if crs is None else crs.to_json_dict(),
+            "orientation": "counterclockwise",
+            "edges": "planar",
+            "covering": {"bbox": {edge: ["bbox", edge] for edge in EDGES}},
+        }
+        if not math.isnan(self.box[0]):
+            column["bbox"] = list(self.box)
+        return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+
+
+def _schema(sample: gpd.GeoDataFrame) -> pa.Schema:
+    """The columns, then `geometry` as WKB and `bbox`; identifiers required, as field-boundary schemas want them."""
+    import pyarrow as pa
+
+    geometry = sample.geometry
+    schema = attribute_schema(sample.drop(columns=_old_boxes(sample)))
+    for name in ("geometry", "bbox"):
+        if name in schema.names:
+            raise ExportError(f"a column is called {name}, which GeoParquet needs itself; rename it")
+    if "id" in schema.names:
+        number = schema.get_field_index("id")
+        schema = schema.set(number, schema.field(number).with_nullable(bool(sample["id"].isna().any())))
+    box = pa.struct([pa.field(edge, pa.float64(), nullable=False) for edge in EDGES])
+    missing = geometry.isna()
+    schema = schema.append(pa.field("geometry", pa.binary(), nullable=bool(missing.any())))
+    return schema.append(pa.field("bbox", box, nullable=bool((missing | geometry.is_empty).any())))
+
+
+def _metadata(schema: pa.Schema, geo: str) -> dict[str, str]:
+    """What the file says of itself, for readers of Parquet and once more in the schema that Arrow's readers restore.
+
+    https://arrow.apache.org/docs/cpp/parquet.html#serialization-details
+    """
+    restored = schema.with_metadata({"geo": geo}).serialize()
+    return {"geo": geo, "ARROW:schema": base64.b64encode(restored).decode()}
+
+
+def _table(part: gpd.GeoDataFrame, schema: pa.Schema, seen: Seen) -> pa.Table:
+    import pyarrow as pa
+    import shapely
+
+    geometry = part.geometry.to_numpy()
+    bounds = shapely.bounds(geometry)
+    seen.add(geometry, bounds)
+    wkb = pa.array(shapely.to_wkb(geometry, flavor="iso"), type=pa.binary())
+    boxes = _boxes(bounds, schema.field("bbox").type)
+    return pa.Table.from_arrays([*attributes(part, [*schema][:-2]), wkb, boxes], schema=schema)
 
 
 def _old_boxes(rows: gpd.GeoDataFrame) -> list[str]:
@@ -74,37 +131,12 @@ def _old_boxes(rows: gpd.GeoDataFrame) -> list[str]:
     return ["bbox"] if all(isinstance(box, dict) and set(EDGES) <= set(box) for box in known) else []
 
 
-def _field(field: pa.Field, column: pa.ChunkedArray) -> pa.Field:
-    """Text as plain strings; identifiers required, as field-boundary schemas want them."""
-    import pyarrow as pa
-
-    if pa.types.is_large_string(field.type) or pa.types.is_null(field.type):
-        field = field.with_type(pa.string())
-    return field.with_nullable(field.name != "id" or column.null_count > 0)
-
-
-def _boxes(bounds: Any) -> pa.StructArray:
-    import numpy as np
+def _boxes(bounds: NDArray[np.float64], kind: pa.StructType) -> pa.StructArray:
     import pyarrow as pa
 
     missing = np.isnan(bounds).any(axis=1)
     return pa.StructArray.from_arrays(
-        [pa.array(bounds[:, i], type=pa.float64()) for i in range(4)],
-        fields=[pa.field(edge, pa.float64(), nullable=False) for edge in EDGES],
+        [pa.array(edge, type=pa.float64()) for edge in bounds.T],
+        fields=[*kind],
         mask=pa.array(missing) if missing.any() else None,
     )
-
-
-def _geo(rows: gpd.GeoDataFrame) -> dict[str, Any]:
-    column: dict[str, Any] = {
-        "encoding": "WKB",
-        "geometry_types": sorted(geometry_types(rows)),
-        "crs": None if rows.crs is None else rows.crs.to_json_dict(),
-        "orientation": "counterclockwise",
-        "edges": "planar",
-        "covering": {"bbox": {edge: ["bbox", edge] for edge in EDGES}},
-    }
-    bounds = [float(edge) for edge in rows.total_bounds]
-    if all(edge == edge for edge in bounds):  # NaN where there is no geometry: then the entry is left out
-        column["bbox"] = bounds
-    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.errors import ExportError
+from geoseg.export.batches import FrameBatches
+from geoseg.export.outlines import FEW, SMOOTH, Drawing
 from geoseg.export.staging import staged
 from geoseg.export.style import Color
-from geoseg.export.table import AT_ONCE
 from geoseg.export.thumbnail import Thumbnail, thumbnail
 from geoseg.results import NODATA
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     import geopandas as gpd
     from PIL.Image import Image
 
-    from geoseg.protocols import Reader
+    from geoseg.protocols import FieldBatches, Reader
     from geoseg.scene import Scene
 
 MARGIN = 20
@@ -35,13 +37,6 @@ OUTLINE = (255, 233, 92)
 CASING = (20, 24, 20, 150)
 FILLS = ((255, 180, 60), (90, 200, 250), (250, 110, 140), (140, 225, 110), (190, 140, 255), (255, 235, 120))
 FILL_ALPHA = 72
-SMOOTH = 3
-"""Lines are drawn so many times larger and reduced, which makes them smooth."""
-FEW = 4000
-"""Up to so many fields get a dark casing and rounded corners."""
-
-SPECK = 1.5
-"""Where there are more than that, fields of fewer pixels of the picture are not drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +74,32 @@ class Sheet:
         return first, (first[0] + width + MARGIN, first[1]) if self.beside else (first[0], first[1] + height + MARGIN)
 
 
+@dataclass(slots=True, kw_only=True)
+class Found:
+    """What the title says of the fields."""
+
+    fields: int = 0
+    area_m2: float | None = None
+    """None where no area is known."""
+
+    def add(self, part: gpd.GeoDataFrame) -> None:
+        self.fields += len(part)
+        if "area_m2" in part.columns and part["area_m2"].notna().any():
+            self.area_m2 = (self.area_m2 or 0.0) + float(part["area_m2"].sum())
+
+    def summary(self, model: str) -> str:
+        """Model, number of fields, their area."""
+        parts = [model] if model else []
+        parts.append(f"{self.fields:,} {'field' if self.fields == 1 else 'fields'}".replace(",", " "))
+        if self.area_m2 is not None and math.isfinite(self.area_m2):
+            hectares = self.area_m2 / 10_000
+            parts.append(f"{hectares:,.{0 if hectares >= 100 else 1}f} ha".replace(",", " "))
+        return "  ·  ".join(parts)
+
+
 def write_preview(
     reader: Reader,
-    fields: gpd.GeoDataFrame,
+    fields: gpd.GeoDataFrame | FieldBatches,
     dst: Path,
     *,
     model: str = "",
@@ -95,6 +113,7 @@ def write_preview(
     scene, reduced to any size, with 255 for no data: its classes are tinted with `colors` where given, and the fields
     are not filled then. Returns the file.
     """
+    import geopandas as gpd
     from PIL import Image
 
     if size < 200:
@@ -105,12 +124,17 @@ def write_preview(
     overlay = view.copy()
     if mask is not None:
         overlay = _tinted(overlay, mask, colors or {})
-    outlines = _outlines(fields, scene, sheet.panel)
+    outlines = Drawing(scene=scene, panel=sheet.panel)
+    found = Found()
+    for part in FrameBatches(frame=fields) if isinstance(fields, gpd.GeoDataFrame) else fields:
+        outlines.add(part.geometry)
+        found.add(part)
+    outlines.finish()
     overlay = _with_fields(overlay, outlines, filled=mask is None)
     page = Image.new("RGB", sheet.size, PAPER)
     page.paste(view, sheet.corners[0])
     page.paste(overlay, sheet.corners[1])
-    _write_title(page, scene.name, _summary(fields, model))
+    _write_title(page, scene.name, found.summary(model))
     _draw_scale(page, scene, sheet)
     with staged(Path(dst)) as stage:
         page.save(stage.path, format="PNG", optimize=True)
@@ -139,100 +163,39 @@ def _tinted(view: Image, mask: NDArray[np.uint8], colors: Mapping[int, Color]) -
     return Image.alpha_composite(view.convert("RGBA"), tint).convert("RGB")
 
 
-def _outlines(fields: gpd.GeoDataFrame, scene: Scene, panel: tuple[int, int]) -> list[Any]:
-    """Polygons in panel pixels, larger ones first, so that fields in another one's hole are drawn over it."""
-    import shapely
-
-    if not len(fields):
-        return []
-    geometry = fields.geometry
-    if scene.crs is not None and geometry.crs is not None and geometry.crs != scene.crs:
-        geometry = geometry.to_crs(scene.crs)
-    inverse = ~scene.transform
-    factors = np.array([panel[1] / scene.shape[1], panel[0] / scene.shape[0]])
-
-    def to_panel(points: NDArray[Any]) -> NDArray[Any]:
-        x, y = points[:, 0], points[:, 1]
-        columns = inverse.a * x + inverse.b * y + inverse.c
-        rows = inverse.d * x + inverse.e * y + inverse.f
-        moved: NDArray[Any] = np.column_stack([columns, rows]) * factors
-        return moved
-
-    known = geometry.to_numpy()[~(geometry.isna() | geometry.is_empty).to_numpy()]
-    # What would be a speck on the picture is left out; at most a part of the rest is held in both forms.
-    shrink = abs(float(inverse.determinant)) * factors.prod()
-    known = known[shapely.area(known) * shrink >= (SPECK if len(known) > FEW else 0)]
-    drawn = [
-        shapely.get_parts(
-            shapely.simplify(
-                shapely.transform(shapely.force_2d(known[start : start + AT_ONCE]), to_panel),
-                0.3,
-                preserve_topology=False,
-            )
-        )
-        for start in range(0, len(known), AT_ONCE)
-    ]
-    if not drawn:
-        return []
-    parts = np.concatenate(drawn)
-    parts = parts[(shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(parts)]
-    order = np.argsort(-shapely.area(parts), kind="stable")
-    return list(parts[order])
-
-
-def _with_fields(view: Image, outlines: list[Any], *, filled: bool) -> Image:
+def _with_fields(view: Image, outlines: Drawing, *, filled: bool) -> Image:
     """Fills and outlines over a view; thin lines where the fields are small."""
     from PIL import Image, ImageDraw
 
-    if not outlines:
+    if not len(outlines):
         return view
-    side = _typical_side([outline.area for outline in outlines])
+    side = _typical_side(outlines.areas)
     width = min(2.0, max(1.2, 0.05 * side)) if side > 6 else 0.7
     few = len(outlines) <= FEW
     strength = min(1.0, max(0.3, side / 10))  # where fields are a few pixels, the image must still show
     outline_color = (*OUTLINE, round(255 * strength))
     layer = Image.new("RGBA", (view.width * SMOOTH, view.height * SMOOTH), (*OUTLINE, 0))
     draw = ImageDraw.Draw(layer)
-    rings = []
-    for number, outline in enumerate(outlines):
-        shell, *holes = [_points(ring) for ring in (outline.exterior, *outline.interiors)]
-        rings += [shell, *holes]
-        if filled:
+    if filled:
+        for number, (shell, *holes) in enumerate(outlines):
             draw.polygon(shell, fill=(*FILLS[number % len(FILLS)], round(FILL_ALPHA * strength)))
             for hole in holes:
                 draw.polygon(hole, fill=(*OUTLINE, 0))
     joint = "curve" if few else None
     if few:
-        for ring in rings:
+        for ring in chain.from_iterable(outlines):
             draw.line(ring, fill=CASING, width=round((width + 1.2) * SMOOTH), joint=joint)
-    for ring in rings:
+    for ring in chain.from_iterable(outlines):
         draw.line(ring, fill=outline_color, width=max(1, round(width * SMOOTH)), joint=joint)
     smooth = layer.resize(view.size, Image.Resampling.BOX)
     return Image.alpha_composite(view.convert("RGBA"), smooth).convert("RGB")
 
 
-def _typical_side(areas: list[float]) -> float:
+def _typical_side(areas: NDArray[np.float64]) -> float:
     """Side of a square as large as the field that half of all field area lies below: specks do not count."""
     ordered = np.sort(areas)
     total = np.cumsum(ordered)
     return math.sqrt(float(ordered[np.searchsorted(total, total[-1] / 2)]))
-
-
-def _points(ring: Any) -> list[tuple[float, float]]:
-    """Vertices, one beyond the end: the line then has a corner where it closes."""
-    points = [(x * SMOOTH, y * SMOOTH) for x, y in ring.coords]
-    return [*points, points[1]]
-
-
-def _summary(fields: gpd.GeoDataFrame, model: str) -> str:
-    """Model, number of fields, their area."""
-    parts = [model] if model else []
-    parts.append(f"{len(fields):,} {'field' if len(fields) == 1 else 'fields'}".replace(",", " "))
-    if "area_m2" in fields.columns and len(fields):
-        hectares = float(fields["area_m2"].sum(min_count=1)) / 10_000
-        if math.isfinite(hectares):
-            parts.append(f"{hectares:,.{0 if hectares >= 100 else 1}f} ha".replace(",", " "))
-    return "  ·  ".join(parts)
 
 
 def _write_title(page: Image, title: str, summary: str) -> None:

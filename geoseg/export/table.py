@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import ExportError
@@ -17,29 +14,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 20_000
-"""Geometries that are handled at a time where copies are made of them."""
-
-POLYGONS = frozenset({"Polygon", "MultiPolygon"})
-
 
 def plain(fields: gpd.GeoDataFrame, *, nested: bool = False) -> gpd.GeoDataFrame:
     """`fields` with text names, one geometry column and simple values; exteriors counter-clockwise.
 
     Lists, mappings and mixed values become JSON text, unless `nested` lets them stay. What changes is logged.
     """
-    import shapely
-
-    names = [str(name) for name in fields.columns]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ExportError(
-            f"the column names {', '.join(twice)} occur more than once; rename them so that each is unique"
-        )
+    check_names(fields)
     table = fields.reset_index(drop=True).copy()
-    table.columns = names
+    table.columns = [str(name) for name in fields.columns]
     active = table.geometry.name
-    for name in names:
+    for name in table.columns:
         if name == active:
             continue
         if table[name].dtype.name == "geometry":
@@ -47,71 +32,26 @@ def plain(fields: gpd.GeoDataFrame, *, nested: bool = False) -> gpd.GeoDataFrame
             log.warning("column %s holds a second geometry; it is written as WKT text", name)
         else:
             table[name] = _simple(table[name], nested=nested)
-    geometry = shapely.orient_polygons(table.geometry.to_numpy(), exterior_cw=False)
-    return table.set_geometry(_series(geometry, table.crs, active))
+    return counter_clockwise(table)
 
 
-def geometry_types(fields: gpd.GeoDataFrame) -> set[str]:
-    """Names of the geometry types that occur, missing geometries left out."""
-    return {str(name) for name in fields.geometry.geom_type.unique() if isinstance(name, str)}
-
-
-def are_polygons(fields: gpd.GeoDataFrame) -> bool:
-    """True where there are polygons and nothing else; an empty layer counts as polygons."""
-    return geometry_types(fields) <= POLYGONS
-
-
-def write_layer(fields: gpd.GeoDataFrame, path: Path, *, driver: str, layer: str, **options: Any) -> None:
-    """Write through GDAL and see that every geometry arrived: a disk that fills at the very end is not reported."""
-    import pyogrio
-    import shapely
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
-        pyogrio.write_dataframe(
-            fields,
-            path,
-            driver=driver,
-            layer=layer,
-            geometry_type="Polygon" if geometry_types(fields) == set() else None,
-            **options,
+def check_names(fields: gpd.GeoDataFrame) -> None:
+    """ExportError where two columns have one name."""
+    names = [str(name) for name in fields.columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ExportError(
+            f"the column names {', '.join(twice)} occur more than once; rename them so that each is unique"
         )
-    if _counted(path, len(fields)) != (len(fields), int(shapely.get_num_coordinates(fields.geometry.to_numpy()).sum())):
-        raise cut_short(path)
 
 
-def _counted(path: Path, expected: int) -> tuple[int, int]:
-    """Geometries and vertices in the first layer of a file, a part at a time."""
-    import pyogrio
+def counter_clockwise(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """`table` with the exteriors of its polygons counter-clockwise, holes clockwise."""
+    import geopandas as gpd
     import shapely
 
-    geometries = vertices = 0
-    for start in range(0, max(expected, 1), AT_ONCE):
-        arrived = pyogrio.raw.read(path, layer=0, columns=[], skip_features=start, max_features=AT_ONCE)[2]
-        geometries += len(arrived)
-        vertices += int(shapely.get_num_coordinates(shapely.from_wkb(arrived)).sum())
-    return geometries, vertices
-
-
-def cut_short(path: Path) -> OSError:
-    """What to raise where a file is not whole although its driver says so."""
-    return OSError(errno.ENOSPC, f"{path.name} was cut short")
-
-
-def driver_failures() -> tuple[type[Exception], ...]:
-    """What pyogrio raises where a file cannot be written."""
-    from pyogrio import errors
-
-    return (
-        errors.DataSourceError, errors.DataLayerError, errors.FeatureError, errors.GeometryError, errors.FieldError,
-        errors.CRSError,
-    )  # fmt: skip
-
-
-def _series(geometry: Any, crs: Any, name: str) -> Any:
-    import geopandas as gpd
-
-    return gpd.GeoSeries(geometry, crs=crs, name=name)
+    oriented = shapely.orient_polygons(table.geometry.to_numpy(), exterior_cw=False)
+    return table.set_geometry(gpd.GeoSeries(oriented, crs=table.crs, name=table.geometry.name))
 
 
 def _simple(column: pd.Series, *, nested: bool) -> pd.Series:

@@ -54,6 +54,19 @@ class Chains:
             nexts=self.nexts + move,
         )
 
+    def taken(self, chosen: NDArray[np.int64]) -> Chains:
+        """Some of the chains, in this order."""
+        sizes = np.diff(self.offsets)[chosen]
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        vertices = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][chosen] - offsets[:-1], sizes)
+        return Chains(
+            vertices=self.vertices[vertices],
+            offsets=offsets,
+            labels=self.labels[chosen],
+            starts=self.starts[chosen],
+            nexts=self.nexts[chosen],
+        )
+
     @property
     def closed(self) -> NDArray[np.bool_]:
         """(chain,) True for whole rings."""

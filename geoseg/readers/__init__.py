@@ -16,6 +16,7 @@ from geoseg.readers.places import local_path
 
 if TYPE_CHECKING:
     from geoseg.protocols import Reader
+    from geoseg.readers.salvage import OnReadError
 
 __all__ = ["class_names", "open_scene", "resampled"]
 
@@ -30,12 +31,15 @@ def open_scene(
     offset: Sequence[float] | float | None = None,
     nodata: float | None = None,
     palette: bool = False,
+    on_read_error: OnReadError = "stop",
 ) -> Reader:
     """The reader of one scene: one file with all its bands, or single-band files on one grid.
 
     `bands` names all bands in file order ('-' for those to ignore); `crs` is for files that have none;
     `pixel_size_m` for scenes without a CRS; `scale` `offset` (one value, or one a band) and `nodata` replace
     the file's own; `palette` takes the colour numbers of palette images as values, which makes them class masks.
+    Where pixels cannot be decoded, `on_read_error` "stop" raises InputError while reading, and "mask" takes the file's
+    blocks there as not valid and lists them in Block.unread.
     Raises InputError for whatever cannot be read.
     """
     from geoseg.readers.raster import RasterReader
@@ -49,6 +53,7 @@ def open_scene(
         offset=_floats(offset),
         nodata=nodata,
         palette=palette,
+        on_read_error=on_read_error,
     )
 
 

@@ -38,6 +38,10 @@ class Taps:
     full: float
     """Sum of the weights of a target pixel that lies inside the source."""
 
+    def touching(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """True for the target pixels that source pixels of start..stop-1 are part of."""
+        return (self.lo < stop) & (self.hi > start)
+
 
 def axis_taps(*, start: float, factor: float, first: int, count: int, size: int, method: Method) -> Taps:
     """Taps of the target pixels first..first+count-1 on a source axis of `size` pixels.

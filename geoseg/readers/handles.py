@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import rasterio
-from rasterio._err import CPLE_BaseError
+from rasterio._err import CPLE_AWSError, CPLE_BaseError, CPLE_HttpResponseError, CPLE_OutOfMemoryError
 from rasterio.env import set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -27,17 +27,28 @@ HANDLES_PER_THREAD = 32
 CACHE_BYTES = 256 * 2**20
 """GDAL's block cache of the process; GDAL_CACHEMAX in the environment goes before it."""
 
-OPTIONS = {"GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE", "GDAL_NUM_THREADS": "1"}
+OPTIONS = {"GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE", "GDAL_NUM_THREADS": "1", "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO"}
 """A JPEG that ends early is an error, not a grey area. One decoder a thread: with several, GDAL's JPEG 2000 driver (3.10,
-measured) returns zeros for the missing part of a truncated file and no error."""
+measured) returns zeros for the missing part of a truncated file and no error. PNGs are read by rows: as a whole, GDAL
+does not compare their checksums."""
 
 _PROBLEMS = (RasterioError, CPLE_BaseError, OSError, ValueError, OverflowError)
 """What rasterio raises for broken files; ValueError among others for tags that are no text or numbers."""
+
+_UNDECODED = (RasterioError, CPLE_BaseError, OSError)
+"""What it raises for pixels that cannot be read or decoded."""
+
+_PASSING = (CPLE_OutOfMemoryError, CPLE_HttpResponseError, CPLE_AWSError)
+"""Troubles of the machine or the network and not of the file; the same pixels may be read next time."""
 
 _local = threading.local()
 _inherited: list[Any] = []
 _warnings_lock = threading.Lock()
 _cache_bounded = False
+
+
+class UndecodedError(InputError):
+    """Pixels of an open file that cannot be read or decoded, and never will be."""
 
 
 @contextmanager
@@ -48,10 +59,27 @@ def gdal_errors(path: str, doing: str) -> Iterator[None]:
         with rasterio.Env(**OPTIONS):
             yield
     except _PROBLEMS as error:
-        raise InputError(_message(path, doing, str(error.__cause__ or error).strip().rstrip("."))) from error
+        raise InputError(_message(path, doing, error)) from error
 
 
-def _message(path: str, doing: str, reason: str) -> str:
+@contextmanager
+def _undecoded(path: str) -> Iterator[None]:
+    try:
+        yield
+    except _UNDECODED as error:
+        if any(isinstance(one, _PASSING) for one in _chain(error)):
+            raise
+        raise UndecodedError(_message(path, "read", error)) from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _message(path: str, doing: str, error: BaseException) -> str:
+    reason = str(error.__cause__ or error).strip().rstrip(".")
     local = local_path(path)
     if local is not None and local.is_dir():
         return f"{path!r} is a directory that holds no raster as a whole; name the image file in it"
@@ -83,19 +111,22 @@ def open_fresh(path: str) -> tuple[Any, bool]:
 
 @contextmanager
 def reading(path: str, *, placed: bool = False) -> Iterator[Any]:
-    """This thread's dataset for `path`; errors come out as InputError. `placed` is what open_fresh() said.
+    """This thread's dataset for `path`; errors come out as InputError, those of pixels as UndecodedError.
+
+    `placed` is what open_fresh() said.
 
     After an error the dataset is thrown away: GDAL reports a damaged JPEG once, and then fills the rest with grey.
     """
     with gdal_errors(path, "read"):
         kept = _kept()
-        key = (path, *_signature(path))
+        key = (path, *signature(path))
         dataset = kept.pop(key, None)
         if dataset is None:
             # Without a warning to expect there is no lock to take: remote files open side by side.
             dataset = rasterio.open(path, sharing=False) if placed else open_fresh(path)[0]
         try:
-            yield dataset
+            with _undecoded(path):
+                yield dataset
         except BaseException:
             dataset.close()
             raise
@@ -124,8 +155,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _signature(path: str) -> tuple[int, ...]:
-    """Changes when a local file is written anew, so that an old handle is not used for it."""
+def signature(path: str) -> tuple[int, ...]:
+    """Changes when a local file is written anew, so that what is known of the old one is not used for it."""
     local = local_path(path)
     if local is None:
         return ()

@@ -14,6 +14,7 @@ from pyproj.exceptions import CRSError
 
 from geoseg.errors import InputError
 from geoseg.readers.handles import gdal_errors, open_fresh
+from geoseg.readers.mosaic import Gap, mosaic_gaps
 from geoseg.readers.naming import described_name, file_band_name
 from geoseg.readers.orientation import Orientation, nearest_orientation, usable
 from geoseg.readers.places import local_path, may_be_remote
@@ -22,6 +23,12 @@ from geoseg.scene import Band
 
 MAX_BLOCK_BYTES = 256 * 2**20
 MAX_BANDS = 65_535
+
+DECODE_BLOCKS = frozenset({"GTiff", "JP2OpenJPEG", "HFA", "PNG", "JPEG", "WEBP"})
+"""Drivers that decode whole blocks, whatever part of them is asked for."""
+
+DECODE_IN_ORDER = frozenset({"PNG", "JPEG", "WEBP"})
+"""Drivers that come to a row through all rows above: below one that is damaged nothing can be read."""
 
 UNPLACED = Affine(1, 0, 0, 0, -1, 0)
 """Coordinates of a file without georeference: (col, -row)."""
@@ -52,6 +59,15 @@ class Source:
     """True where one mask (internal, .msk, NODATA_VALUES) covers all bands."""
     band_masks: tuple[bool, ...]
     """For each band True where it has a mask of its own."""
+    block: tuple[int, int]
+    """(rows, columns) of the blocks that the file is stored in."""
+    whole_blocks: bool
+    """True where a part of a block may be readable while the block is not: in mosaics of other files, and where masks or
+    bands have blocks of their own."""
+    in_order: bool
+    """True where a row is read through all rows above."""
+    gaps: tuple[Gap, ...]
+    """What cannot be read of a mosaic because the files behind it cannot be opened."""
     remark: str | None
     """What the user should know about the georeference; None if nothing."""
 
@@ -88,6 +104,9 @@ def inspect_file(path: str, *, names: Sequence[str] | None = None, palette: bool
         transform, crs, remark = _georeference(dataset, path, placed=placed)
         orientation = Orientation() if transform is None else nearest_orientation(transform)
         shape = (int(dataset.height), int(dataset.width))
+        file_mask = any("per_dataset" in f and "alpha" not in f for f in flags)
+        band_masks = tuple(not flags[i - 1] for i in indexes)
+        one_grid = len(set(dataset.block_shapes)) == 1 and not file_mask and not any(band_masks)
         return Source(
             path=path,
             native_shape=shape,
@@ -95,12 +114,16 @@ def inspect_file(path: str, *, names: Sequence[str] | None = None, palette: bool
             transform=UNPLACED if transform is None else orientation.transform(transform, shape),
             placed=transform is not None,
             crs=crs,
-            bands=tuple(_band(dataset, i, colours, path, alone=len(indexes) == 1) for i in indexes),
+            bands=_bands(dataset, indexes, colours, path),
             indexes=indexes,
             alpha=alpha,
             alpha_dtype="" if alpha is None else dataset.dtypes[alpha - 1],
-            file_mask=any("per_dataset" in f and "alpha" not in f for f in flags),
-            band_masks=tuple(not flags[i - 1] for i in indexes),
+            file_mask=file_mask,
+            band_masks=band_masks,
+            block=dataset.block_shapes[0],
+            whole_blocks=dataset.driver not in DECODE_BLOCKS or not one_grid,
+            in_order=dataset.driver in DECODE_IN_ORDER and one_grid,
+            gaps=mosaic_gaps(path, shape) if dataset.driver == "VRT" else (),
             remark=remark,
         )
 
@@ -156,23 +179,31 @@ def _alpha(colours: tuple[str, ...], names: Sequence[str] | None) -> int | None:
     return number
 
 
-def _band(dataset: Any, number: int, colours: tuple[str, ...], path: str, *, alone: bool) -> Band:
-    dtype = np.dtype(dataset.dtypes[number - 1])
-    name = described_name(dataset.descriptions[number - 1], colours[number - 1])
-    scale, offset = float(dataset.scales[number - 1]), float(dataset.offsets[number - 1])
-    if not (np.isfinite(scale) and np.isfinite(offset) and scale):
-        raise InputError(
-            f"{path!r} states scale {scale} and offset {offset} for band {number}, from which no values follow; "
-            f"give the right ones with --scale and --offset, or correct the file with `gdal_edit -scale -offset`"
+def _bands(dataset: Any, numbers: Sequence[int], colours: tuple[str, ...], path: str) -> tuple[Band, ...]:
+    # Each of these goes through all bands of the file.
+    dtypes, descriptions, nodata = dataset.dtypes, dataset.descriptions, dataset.nodatavals
+    scales, offsets = dataset.scales, dataset.offsets
+    bands = []
+    for number in numbers:
+        i = number - 1
+        dtype, scale, offset = np.dtype(dtypes[i]), float(scales[i]), float(offsets[i])
+        if not (np.isfinite(scale) and np.isfinite(offset) and scale):
+            raise InputError(
+                f"{path!r} states scale {scale} and offset {offset} for band {number}, from which no values follow; "
+                f"give the right ones with --scale and --offset, or correct the file with `gdal_edit -scale -offset`"
+            )
+        name = described_name(descriptions[i], colours[i])
+        bands.append(
+            Band(
+                name=file_band_name(path) if name is None and len(numbers) == 1 else name,
+                dtype=dtype.name,
+                nodata=possible_nodata(nodata[i], dtype),
+                scale=scale,
+                offset=offset,
+                scaled=scale != 1 or offset != 0,
+            )
         )
-    return Band(
-        name=file_band_name(path) if name is None and alone else name,
-        dtype=dtype.name,
-        nodata=possible_nodata(dataset.nodatavals[number - 1], dtype),
-        scale=scale,
-        offset=offset,
-        scaled=scale != 1 or offset != 0,
-    )
+    return tuple(bands)
 
 
 def _georeference(dataset: Any, path: str, *, placed: bool) -> tuple[Affine | None, CRS | None, str | None]:

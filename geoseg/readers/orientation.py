@@ -53,6 +53,15 @@ class Orientation:
             return Window(col, row, window.width, window.height)
         return Window(row, col, window.height, window.width)
 
+    def canonical_window(self, native: Window, shape: tuple[int, int]) -> Window:
+        """Where a window of the image of native `shape` lies in the canonical one."""
+        rows, cols = self.shape(shape)
+        if self.transposed:
+            native = Window(native.col, native.row, native.width, native.height)
+        row = rows - native.row_stop if self.flip_rows else native.row
+        col = cols - native.col_stop if self.flip_cols else native.col
+        return Window(row, col, native.height, native.width)
+
     def canonical(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Native (..., row, col) pixels as a canonical view."""
         if self.transposed:

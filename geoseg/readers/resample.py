@@ -20,7 +20,7 @@ from geoseg.errors import InputError
 from geoseg.grid import Window
 from geoseg.protocols import Reader
 from geoseg.readers.footprint import SNAP, Method, Taps, add_rows, axis_taps
-from geoseg.readers.validity import check_request
+from geoseg.readers.validity import check_request, rectangles
 from geoseg.results import Block
 from geoseg.scene import WGS84, Scene, to_lonlat
 
@@ -40,7 +40,7 @@ class ResampledReader:
 
     The grid keeps the source's orientation. A pixel is valid if at least half of its footprint is; it is then the
     area-weighted mean of the valid source pixels in it (bilinear where pixels become smaller), integers rounded half
-    up.
+    up. Where a footprint touches what could not be read, the pixel is unread, too.
     """
 
     source: Reader
@@ -89,6 +89,7 @@ class ResampledReader:
         cols = self._taps(1, window.col, window.width)
         total = np.zeros((len(wanted), *window.shape), np.float64)
         weight = np.zeros(window.shape, np.float64)
+        unread = np.zeros(window.shape, np.bool_)
         for strip in self._strips(rows, cols, len(wanted)):
             block = self.source.read(strip, wanted)
             add_rows(
@@ -97,9 +98,12 @@ class ResampledReader:
                 cols.lo, cols.hi, cols.first, cols.last,
                 total, weight,
             )  # fmt: skip
-        valid = weight >= 0.5 * rows.full * cols.full * (1 - SNAP)
+            for part in block.unread:
+                unread[np.ix_(rows.touching(part.row, part.row_stop), cols.touching(part.col, part.col_stop))] = True
+        valid = (weight >= 0.5 * rows.full * cols.full * (1 - SNAP)) & ~unread
         dtype = np.result_type(*(self.scene.bands[i].dtype for i in wanted))
-        return Block(pixels=_stored(total, weight, valid, dtype), valid=valid, window=window)
+        pixels = _stored(total, weight, valid, dtype)
+        return Block(pixels=pixels, valid=valid, window=window, unread=rectangles(unread, window))
 
     def content_hash(self) -> str:
         """SHA-256 over the source's content and the new grid."""

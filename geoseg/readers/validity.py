@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,19 @@ def both_valid(first: NDArray[np.bool_] | None, second: NDArray[np.bool_] | None
     if first is None or second is None:
         return second if first is None else first
     return first & second
+
+
+def rectangles(flags: NDArray[np.bool_], window: Window) -> tuple[Window, ...]:
+    """The True pixels of (row, col) `flags`, which lie at `window`, as windows that do not overlap, by row and column."""
+    changes = np.flatnonzero((flags[1:] != flags[:-1]).any(axis=1)) + 1
+    found = []
+    for row, stop in pairwise([0, *changes.tolist(), len(flags)]):
+        edges = np.flatnonzero(np.diff(flags[row], prepend=False, append=False)).tolist()
+        found += [
+            Window(window.row + row, window.col + col, stop - row, end - col)
+            for col, end in zip(edges[::2], edges[1::2], strict=True)
+        ]
+    return tuple(found)
 
 
 def check_request(scene: Scene, window: Window, bands: Sequence[int] | None) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 
 from geoseg.errors import GeosegError, RunError
 from geoseg.grid import Patch, Tile, TileGrid, Window
+from geoseg.kernels.blend import add_weighted, hann_weights, weighted_means
 from geoseg.protocols import Model, Reader, Segmenter
 from geoseg.results import NODATA, Batch, Block, InputScaling
+from geoseg.runtime.patches import PatchCache
 from geoseg.stitch.journal import Journal, TileRecord
 from geoseg.stitch.store import MaskStore
 
 Clip = Callable[[Window], NDArray[np.bool_]]
 """True inside the area of interest, for any window in scene pixels."""
 
+_cache = PatchCache()
 _segmenters: dict[tuple[Any, ...], Segmenter] = {}
 _build_lock = threading.Lock()
 
@@ -54,59 +57,129 @@ def release_segmenters() -> None:
     """Frees the models of this process: their activations are most of its memory."""
     with _build_lock:
         _segmenters.clear()
+    _cache.clear()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
+class Prediction:
+    """A tile's core."""
+
+    probabilities: NDArray[np.uint8]
+    """(channel, row, col) as stored, 255 where not valid."""
+    valid: NDArray[np.bool_]
+    """(row, col)."""
+    unread: tuple[Window, ...]
+    """Parts that could not be read, in scene pixels."""
     read_s: float
     predict_s: float
     patches: int
+    """Patches that the model saw for it."""
     model_pixels: int
+    """Pixels that it saw."""
     engine: str
+    """Fingerprint of the engine; empty where there was nothing to predict."""
+    degraded: bool
+    """True where the engine had to step down for want of memory."""
 
 
 def predict_core(
-    reader: Reader, predictor: Predictor, grid: TileGrid, tile: Tile, *, clip: Clip | None = None
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_], Timing]:
-    """Stored probabilities (channel, row, col) and validity (row, col) of a tile's core, 255 where invalid.
+    reader: Reader,
+    predictor: Predictor,
+    grid: TileGrid,
+    tile: Tile,
+    *,
+    clip: Clip | None = None,
+    run: str | None = None,
+) -> Prediction:
+    """Predicts a tile's core.
 
-    `clip` gives the area of interest: what lies outside is invalid in the result, and seen by the model all the same.
+    Args:
+        reader: gives the pixels.
+        predictor: gives the model on its engine, the first time a patch holds data.
+        grid: says which patches to predict.
+        tile: whose core is wanted.
+        clip: the area of interest: what lies outside is invalid in the result, and seen by the model all the same.
+        run: names the run, so that patches which several tiles share need not be predicted again.
     """
     spec = predictor.model.spec
     begun = time.perf_counter()
     wanted = [band for band in predictor.scaling.bands if band is not None]
     block = reader.read(tile.window, wanted)
     read = time.perf_counter()
-    inner = tile.inner.slices
-    valid = np.ascontiguousarray(block.valid[inner])
+    valid = np.ascontiguousarray(block.valid[tile.inner.slices])
     out = np.full((len(spec.outputs), *tile.core.shape), NODATA, np.uint8)
-    patches = [patch for patch in grid.patches(tile) if _has_valid(block, patch.core & tile.core)]
-    model_pixels, engine = 0, ""
+    # Where patches are blended, whether one counts must not depend on the tile that asks.
+    patches = [
+        patch for patch in grid.patches(tile) if _has_valid(block, patch.core if grid.blend else patch.core & tile.core)
+    ]
+    seen = _Seen()
     if patches:
         segmenter = predictor.segmenter()
         channels = _channels(block.pixels, predictor.scaling)
-        for group in _same_shape(patches):
-            batch = Batch(
-                pixels=np.stack([_framed(channels, block.window, patch) for patch in group]),
-                valid=np.stack([_framed(block.valid[None], block.window, patch)[0] for patch in group]),
-            )
-            for patch, prediction in zip(group, segmenter.predict(batch), strict=True):
+
+        def predict(some: Sequence[Patch]) -> list[NDArray[np.uint8]]:
+            found: dict[Window, NDArray[np.uint8]] = {}
+            for group in _same_shape(some):
+                batch = Batch(
+                    pixels=np.stack([_framed(channels, block.window, patch) for patch in group]),
+                    valid=np.stack([_framed(block.valid[None], block.window, patch)[0] for patch in group]),
+                )
+                found |= zip((patch.frame for patch in group), segmenter.predict(batch), strict=True)
+                seen.patches += len(group)
+                seen.pixels += sum(patch.frame.size for patch in group)
+            return [found[patch.frame] for patch in some]
+
+        if grid.blend:
+            predictions = _cache.predictions(run, patches, predict) if run else predict(patches)
+            _blend(out, grid, tile, patches, predictions)
+        else:
+            for patch, prediction in zip(patches, predict(patches), strict=True):
                 kept = patch.core & tile.core
                 target, source = kept.within(tile.core).slices, kept.within(patch.frame).slices
                 out[(slice(None), *target)] = prediction[(slice(None), *source)]
-            model_pixels += sum(patch.frame.size for patch in group)
-        engine = segmenter.fingerprint
+        seen.engine, seen.degraded = segmenter.fingerprint, getattr(segmenter, "degraded", False)
     if clip is not None:
         valid &= clip(tile.core)
     out[:, ~valid] = NODATA
-    timing = Timing(
-        read_s=read - begun,
-        predict_s=time.perf_counter() - read,
-        patches=len(patches),
-        model_pixels=model_pixels,
-        engine=engine,
-    )
-    return out, valid, timing
+    return Prediction(
+        probabilities=out, valid=valid, unread=tuple(part & tile.core for part in block.unread if part & tile.core),
+        read_s=read - begun, predict_s=time.perf_counter() - read, patches=seen.patches, model_pixels=seen.pixels,
+        engine=seen.engine, degraded=seen.degraded,
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the model was given on the way."""
+
+    patches: int = 0
+    pixels: int = 0
+    engine: str = ""
+    degraded: bool = False
+
+
+def _blend(
+    out: NDArray[np.uint8],
+    grid: TileGrid,
+    tile: Tile,
+    patches: Sequence[Patch],
+    predictions: Sequence[NDArray[np.uint8]],
+) -> None:
+    """Weighted means of overlapping patches into (channel, row, col) `out`."""
+    sums, total = np.zeros(out.shape, np.uint32), np.zeros(out.shape[1:], np.uint32)
+    for patch, prediction in zip(patches, predictions, strict=True):
+        kept, cell = patch.core & tile.core, patch.cell
+        rows = hann_weights(
+            kept.row, kept.height, before=cell.row > 0, after=cell.row_stop < grid.shape[0],
+            cell=(cell.row, cell.row_stop), halo=grid.halo,
+        )  # fmt: skip
+        cols = hann_weights(
+            kept.col, kept.width, before=cell.col > 0, after=cell.col_stop < grid.shape[1],
+            cell=(cell.col, cell.col_stop), halo=grid.halo,
+        )  # fmt: skip
+        target, source = kept.within(tile.core).slices, kept.within(patch.frame).slices
+        add_weighted(sums[(slice(None), *target)], total[target], prediction[(slice(None), *source)], rows, cols)
+    weighted_means(sums, total, out)
 
 
 def classes_of(probabilities: NDArray[np.uint8], valid: NDArray[np.bool_], count: int) -> NDArray[np.uint8]:
@@ -126,37 +199,41 @@ class PredictTile:
     journal: Journal
     clip: Clip | None = None
     engine: str | None = None
-    """Fingerprint of the engine that an earlier try used: another one would mix results."""
+    """Fingerprint of the engine that an earlier try used: another one would mix results. None to take any."""
+    run: str | None = None
+    """Names the run, see predict_core()."""
 
     def __call__(self, index: tuple[int, int]) -> TileRecord:
         grid = self.store.grid
         tile = grid.tile(index)
         try:
-            probabilities, valid, timing = predict_core(self.reader, self.predictor, grid, tile, clip=self.clip)
+            made = predict_core(self.reader, self.predictor, grid, tile, clip=self.clip, run=self.run)
         except GeosegError as error:
             raise type(error)(
                 f"{error} [tile {index[0]},{index[1]} at row {tile.core.row}, column {tile.core.col}]"
             ) from error
-        if self.engine and timing.engine and timing.engine != self.engine:
+        if self.engine and made.engine and made.engine != self.engine and not made.degraded:
             raise RunError(
-                f"finished tiles were predicted by {self.engine}, here it would be {timing.engine}: their results differ; "
-                f"go on where the others were made, or use --restart"
+                f"finished tiles were predicted by {self.engine}, here it would be {made.engine}: their results differ; "
+                f"go on where the others were made, use --restart, or allow it with --allow-mixed-engines"
             )
         begun = time.perf_counter()
         spec = self.predictor.model.spec
-        mask = classes_of(probabilities, valid, len(spec.class_names))
+        mask = classes_of(made.probabilities, made.valid, len(spec.class_names))
         try:
-            self.store.write(tile, mask, probabilities)
+            self.store.write(tile, mask, made.probabilities)
         except OSError as error:
             raise RunError(_unwritable(self.store.path, error)) from error
         record = TileRecord(
             index=index,
-            valid=int(valid.sum()),
-            patches=timing.patches,
-            model_pixels=timing.model_pixels,
-            read_s=round(timing.read_s, 4),
-            predict_s=round(timing.predict_s, 4),
-            engine=timing.engine,
+            valid=int(made.valid.sum()),
+            patches=made.patches,
+            model_pixels=made.model_pixels,
+            read_s=round(made.read_s, 4),
+            predict_s=round(made.predict_s, 4),
+            engine=made.engine,
+            degraded=made.degraded,
+            unread=tuple((part.row, part.col, part.height, part.width) for part in made.unread),
             write_s=round(time.perf_counter() - begun, 4),
         )
         try:

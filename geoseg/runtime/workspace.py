@@ -3,6 +3,7 @@
 OUT/.partial/identity.json   what the run is: content of the scene, model, area, options, version
 OUT/.partial/journal/        finished tiles
 OUT/.partial/store/          predictions (Zarr)
+OUT/.partial/fields/         polygons, and what is kept on the way to them
 OUT/.partial/out/            files being made; renamed into OUT when all are whole
 OUT/run.json                 written last: an OUT without it is unfinished
 """
@@ -40,7 +41,7 @@ class Identity:
     def same_store(self, other: Mapping[str, Any]) -> bool:
         """True if predictions of the other run can be gone on with."""
         ours, theirs = ({k: v for k, v in values.items() if k != "vectorize"} for values in (self.values, other))
-        return bool(json.loads(json.dumps(ours)) == theirs)
+        return bool(_plain(ours) == theirs)
 
     def differences(self, other: Mapping[str, Any]) -> str:
         """The entries that differ, each as `name: theirs there, ours now`."""
@@ -69,8 +70,21 @@ class Workspace:
         return self.partial / "store"
 
     @property
+    def fields(self) -> Path:
+        return self.partial / "fields"
+
+    @property
     def making(self) -> Path:
         return self.partial / "out"
+
+    @classmethod
+    def beside(cls, target: Path) -> Workspace:
+        """For a command that makes one file."""
+        return cls(target.parent.absolute() / f".{target.name}.partial")
+
+    def clear(self) -> None:
+        """Removes all that was kept for an interrupted run."""
+        shutil.rmtree(self.partial, ignore_errors=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -125,7 +139,9 @@ class Workspace:
                     f"choose another -o, repeat its command to resume, or --restart to begin anew"
                 )
             if not goes_on:
-                shutil.rmtree(self.partial, ignore_errors=True)
+                self.clear()
+            elif there.get("vectorize") != _plain(identity.values).get("vectorize"):
+                shutil.rmtree(self.fields, ignore_errors=True)
             shutil.rmtree(self.making, ignore_errors=True)
             self.partial.mkdir(parents=True, exist_ok=True)
             write_json(self.partial / "identity.json", identity.values)
@@ -162,7 +178,7 @@ class Workspace:
                 f"results could not be moved into {self.out} ({error.strerror or error}); "
                 f"make room or rights and run the same command again"
             ) from error
-        shutil.rmtree(self.partial, ignore_errors=True)
+        self.clear()
 
 
 def _take(file: IO[str], out: Path) -> None:
@@ -176,6 +192,12 @@ def _take(file: IO[str], out: Path) -> None:
         raise RunError(f"another geoseg run is at work in {out}; wait for it, or choose another -o") from error
     except OSError:  # a file system without locks
         return
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As they come back from JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from geoseg.grid import Window
+
 _files: dict[str, tuple[int, Path]] = {}
 _lock = threading.Lock()
 
@@ -28,6 +30,10 @@ class TileRecord:
     """Pixels that the model saw."""
     engine: str = ""
     """Fingerprint of the engine that predicted it; empty where nothing was to be predicted."""
+    degraded: bool = False
+    """True where the engine had stepped down for want of memory."""
+    unread: tuple[tuple[int, int, int, int], ...] = ()
+    """Parts that could not be read: row, column, height and width in scene pixels."""
     read_s: float = 0.0
     predict_s: float = 0.0
     write_s: float = 0.0
@@ -66,6 +72,10 @@ class Journal:
     def finished(self) -> set[tuple[int, int]]:
         return {record.index for record in self.records()}
 
+    def unread(self) -> list[Window]:
+        """The parts of the scene that could not be read, none twice."""
+        return sorted({Window(*part) for record in self.records() for part in record.unread})
+
 
 def _parse(line: str) -> TileRecord | None:
     if not line.endswith("\n"):
@@ -73,6 +83,7 @@ def _parse(line: str) -> TileRecord | None:
     try:
         values: dict[str, Any] = json.loads(line)
         values["index"] = tuple(values["index"])
+        values["unread"] = tuple(tuple(part) for part in values.get("unread", ()))
         return TileRecord(**values)
     except (ValueError, TypeError, KeyError):
         return None

@@ -135,3 +135,37 @@ class ThresholdModel:
         """(patch, channel, row, col) to (patch, class, row, col)."""
         fields = (pixels[:, 0] >= self.threshold) & valid
         return np.where(np.stack([~fields, fields], axis=1), PROBABILITY_MAX, 0).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchMeanModel:
+    """The probability of class 1 is a pixel's first band (0..254), half way to the mean of all that the patch shows.
+
+    A pixel depends on its whole patch, as with networks that pool globally: equal results need equal patches.
+    """
+
+    patch: int = 64
+    halo: int = 8
+    stride: int = 1
+    band: str = "red"
+
+    @property
+    def spec(self) -> ModelSpec:
+        return _spec(
+            "patch-mean", "Half a pixel, half its patch",
+            patch=self.patch, halo=self.halo, stride=self.stride, bands=bands((self.band,)), reach="patch",
+        )  # fmt: skip
+
+    @property
+    def runtime(self) -> str:
+        return "numpy"
+
+    def fingerprint(self) -> str:
+        return _digest(self)
+
+    def predict(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """(patch, channel, row, col) to (patch, class, row, col)."""
+        values = np.clip(np.where(valid, pixels[:, 0], 0), 0, PROBABILITY_MAX).astype(np.int64)
+        mean = values.sum(axis=(1, 2), keepdims=True) // values[0].size
+        probability = ((values + mean + 1) // 2).astype(np.uint8)
+        return np.stack([PROBABILITY_MAX - probability, probability], axis=1)

@@ -11,6 +11,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from pyproj import CRS
 
+from geoseg.grid import Window
 from geoseg.results import PROBABILITY_MAX, Outlines
 from geoseg.scene import WGS84, Scene, to_lonlat
 
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
 AT_ONCE = 10_000
 """Polygons that are measured at a time, which bounds the memory that takes."""
+
+
+def nothing() -> Outlines:
+    """Outlines of no object."""
+    none, offsets = np.empty(0, np.int64), np.zeros(1, np.int64)
+    return Outlines(
+        first=np.empty((0, 2), np.int64), kind=np.empty(0, np.uint8), pixels=none, sums=none, touches=none > 0,
+        vertices=np.empty((0, 2), np.int32), rings=offsets, objects=offsets,
+    )  # fmt: skip
 
 
 def polygons(outlines: Outlines, transform: Affine) -> NDArray[np.object_]:
@@ -67,8 +77,9 @@ def fields(
     pixel_size_m: float,
     simplify_m: float = 0.0,
     with_confidence: bool = True,
+    unread: Sequence[Window] | None = None,
 ) -> gpd.GeoDataFrame:
-    """Field polygons in the scene's CRS, ordered by their first pixel.
+    """Field polygons in the scene's CRS, in the order of `outlines`.
 
     Args:
         outlines: in scene pixels.
@@ -79,6 +90,8 @@ def fields(
         simplify_m: largest distance in metres between the exact outline and the simplified one; 0 keeps it exact.
             Measures are those of the polygon as written.
         with_confidence: False where the source has no probabilities: the column is then empty.
+        unread: parts of the scene that could not be read; fields that touch one are marked in a column `unread`, which is
+            there unless this is None.
     """
     import geopandas as gpd
 
@@ -101,7 +114,19 @@ def fields(
         "confidence": np.round(confidence, 4) if with_confidence else np.full(len(outlines), np.nan),
         "touches_edge": outlines.touches,
     }
+    if unread is not None:
+        columns["unread"] = touching(outlines, unread)
     return gpd.GeoDataFrame(columns, geometry=shapes, crs=scene.crs)
+
+
+def touching(outlines: Outlines, windows: Sequence[Window]) -> NDArray[np.bool_]:
+    """(object,) True for objects that touch one of the windows."""
+    found = np.zeros(len(outlines), np.bool_)
+    if windows:
+        boxes = [shapely.box(window.col, window.row, window.col_stop, window.row_stop) for window in windows]
+        at, _ = shapely.STRtree(boxes).query(polygons(outlines, Affine.identity()), predicate="intersects")
+        found[at] = True
+    return found
 
 
 def longest_unit_m(scene: Scene, pixel_size_m: float) -> float:

@@ -11,15 +11,17 @@ from geoseg.kernels.outline import Chains
 from geoseg.kernels.rings import arranged, survey
 
 
-def assemble(chains: Sequence[Chains], *, count: int) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+def assemble(
+    chains: Sequence[Chains], numbers: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
     """Joins open chains over seams and orders all rings.
 
     Args:
-        chains: of all tiles, in one frame, labelled 1..count.
-        count: number of objects.
+        chains: of all tiles, in one frame, labelled with the objects' numbers.
+        numbers: (object,) of the objects that they belong to, ascending.
 
     Returns:
-        vertices (n, 2), ring offsets (ring + 1,), object offsets into the rings (count + 1,): closed rings, each from its
+        vertices (n, 2), ring offsets (ring + 1,), object offsets into the rings (object + 1,): closed rings, each from its
         smallest vertex (row, then column), the shell of an object first. Independent of the tiles and of their order.
     """
     whole: list[NDArray[np.int32]] = []
@@ -46,14 +48,15 @@ def assemble(chains: Sequence[Chains], *, count: int) -> tuple[NDArray[np.int32]
         lengths.append(np.array([len(ring)]))
         labels.append(np.array([label]))
     if not whole:
-        return np.empty((0, 2), np.int32), np.zeros(1, np.int64), np.zeros(count + 1, np.int64)
+        return np.empty((0, 2), np.int32), np.zeros(1, np.int64), np.zeros(len(numbers) + 1, np.int64)
     flat, of = np.concatenate(whole), np.concatenate(labels)
     del whole
     starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
     lowest, shell = survey(flat, starts)
     rank = np.lexsort((flat[lowest, 1], flat[lowest, 0], ~shell, of))
     vertices, rings = arranged(flat, starts, lowest, rank)
-    return vertices, rings, np.searchsorted(of[rank], np.arange(1, count + 2), side="left").astype(np.int64)
+    objects = np.append(np.searchsorted(of[rank], numbers, side="left"), len(rank))
+    return vertices, rings, objects.astype(np.int64)
 
 
 def _key(edge: NDArray[np.int32]) -> tuple[int, int, int]:

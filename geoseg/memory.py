@@ -1,0 +1,132 @@
+"""What a run takes of memory and disk, told before it starts; and settings that keep it below a limit.
+
+The figures are upper estimates from sizes and counts, with constants measured on Linux (see tests/test_memory.py); they do not
+know of other processes, nor of the memory of a GPU.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from geoseg.errors import InputError
+from geoseg.grid import TileGrid
+from geoseg.plan import Plan
+
+log = logging.getLogger(__name__)
+
+MB = 10**6
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+BASE = 900 * MB
+"""Python with rasterio, geopandas, torch and OpenVINO, and the blocks that GDAL keeps (measured: 830 before the first patch)."""
+
+BASE_PLAIN = 450 * MB
+"""The same for models that need neither torch nor OpenVINO."""
+
+GDAL_CACHE = 270 * MB
+"""Blocks of the scene while it is read, or of the store while it is copied."""
+
+EXPORT = 350 * MB
+"""A part of the fields in several forms, a driver's buffers, the preview."""
+
+OUTLINE_BYTES = 64
+"""A pixel of a tile while its outlines are traced: labels, numbers, neighbours, chains."""
+
+STORED = 0.45
+"""Bytes on disk a byte of stored predictions (measured .2 to .4 on real scenes)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Bytes."""
+
+    predict: int
+    vectorize: int
+    export: int
+    disk: int
+    """In the output directory at the worst moment."""
+
+    @property
+    def memory(self) -> int:
+        return max(self.predict, self.vectorize, self.export)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `4GB`, `500 MB`, `2.5g`; InputError where it is no size."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    if not found or float(found[1]) <= 0:
+        raise InputError(f"--max-memory {text!r} is no size; use e.g. 4GB or 1500MB")
+    unit = UNITS[found[2]] if not found[3] else 1024 ** "kmgt".index(found[2] or "k") * 1024
+    return int(float(found[1]) * unit)
+
+
+def told(size: int) -> str:
+    """A size for people: 850 MB, 2.41 GB."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def estimate(plan: Plan, *, grid: TileGrid, workers: int, values: float | None = None) -> Need:
+    """What a plan takes with this grid and so many workers; `values` as engines.footprint.values_a_pixel() gives it."""
+    from geoseg.engines.footprint import values_a_pixel, working_bytes
+    from geoseg.runtime.patches import KEPT_BYTES
+
+    spec, scene = plan.model.spec, plan.reader.scene
+    channels, bands = len(spec.outputs), len(plan.predictor.scaling.bands)
+    base = BASE if plan.model.runtime == "torch" else BASE_PLAIN
+    engine = working_bytes(
+        plan.model, grid.frame_shapes, engine=plan.engine, bf16=plan.bf16,
+        values=values_a_pixel(plan.model) if values is None else values,
+    )  # fmt: skip
+    reach = grid.halo * (3 if grid.blend else 1)
+    read = (grid.tile_size + 2 * reach) ** 2
+    batch = min(8, (grid.k + 2 * grid.blend) ** 2) * grid.patch**2
+    sums = 4 * (channels + 1) if grid.blend else 0
+    tile = read * (2 * bands * scene.dtype.itemsize + 2) + batch * (
+        bands * (scene.dtype.itemsize + 4) + 2 * channels + 2
+    )
+    tile += grid.tile_size**2 * (3 * channels + 4 + sums)
+    pixels = grid.extent.size
+    return Need(
+        predict=base + GDAL_CACHE + engine + workers * tile + grid.blend * KEPT_BYTES,
+        vectorize=base + GDAL_CACHE + workers * (grid.tile_size + 2) ** 2 * (OUTLINE_BYTES + 2 * channels),
+        export=base + GDAL_CACHE + EXPORT,
+        disk=int(pixels * (channels + 1) * STORED) + int(pixels * (channels * plan.options.probabilities + 0.6)),
+    )
+
+
+def within_memory(plan: Plan) -> Plan:
+    """The plan, made smaller to stay below its --max-memory: fewer workers, then smaller tiles, then, aloud, smaller patches.
+
+    Raises InputError where nothing does.
+    """
+    from geoseg.engines.footprint import values_a_pixel
+
+    if plan.options.max_memory is None:
+        return plan
+    limit, values = parse_size(plan.options.max_memory), values_a_pixel(plan.model)
+    for grid, workers in _smaller(plan.grid, plan.workers):
+        need = estimate(plan, grid=grid, workers=workers, values=values)
+        if need.memory <= limit:
+            if grid.patch != plan.grid.patch:
+                log.warning(
+                    "patches of %d pixels in place of %d, to stay below %s of memory: the result is another one than with "
+                    "--patch %d", grid.patch, plan.grid.patch, told(limit), plan.grid.patch,
+                )  # fmt: skip
+            return replace(plan, grid=grid, workers=workers)
+    raise InputError(
+        f"--max-memory {told(limit)} is too little: the least that this run gets by with is {told(need.memory)}"
+    )
+
+
+def _smaller(grid: TileGrid, workers: int) -> Iterator[tuple[TileGrid, int]]:
+    """Settings that take less and less, the first ones with equal results."""
+    for count in range(workers, 0, -1):
+        yield grid, count
+    for k in range(grid.k - 1, 0, -1):
+        yield replace(grid, k=k), 1
+    step = grid.stride
+    for patch in range(grid.patch - step, max(2 * grid.halo, 4 * grid.halo * grid.blend - 1), -step):
+        yield replace(grid, k=1, patch=patch), 1

@@ -1,0 +1,121 @@
+"""FieldFile: field polygons on disk in Arrow's file format, written once, read a part at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyproj import CRS
+
+from geoseg.errors import RunError
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pyarrow as pa
+
+NAME = "fields.arrow"
+GEOMETRY = "geometry"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldFile:
+    """Implements FieldBatches."""
+
+    path: Path
+    crs: CRS | None
+    count: int
+    area_m2: float
+    """Sum over all fields; those whose area cannot be measured count as 0."""
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[gpd.GeoDataFrame]:
+        import pyarrow as pa
+
+        with pa.OSFile(str(self.path), "rb") as file:
+            reader = pa.ipc.open_file(file)
+            for number in range(reader.num_record_batches):
+                yield _frame(reader.get_batch(number), self.crs)
+
+    def frame(self) -> gpd.GeoDataFrame:
+        """All fields at once, in memory."""
+        import geopandas as gpd
+        import pandas as pd
+
+        return gpd.GeoDataFrame(pd.concat(list(self), ignore_index=True), crs=self.crs)
+
+
+def open_field_file(folder: Path, crs: CRS | None) -> FieldFile | None:
+    """The file that write_field_file() left in a folder; None if it has not come to its end."""
+    try:
+        told = json.loads(_summary(folder).read_text(encoding="utf-8"))
+        return FieldFile(path=folder / NAME, crs=crs, count=told["count"], area_m2=told["area_m2"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+def write_field_file(folder: Path, parts: Iterable[gpd.GeoDataFrame], crs: CRS | None) -> FieldFile:
+    """Writes parts, of which there is at least one, to `folder`; on disk and whole when this returns."""
+    import numpy as np
+    import pyarrow as pa
+
+    path, count, area = folder / NAME, 0, 0.0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _summary(folder).unlink(missing_ok=True)
+        with path.open("wb") as file:
+            writer = None
+            for part in parts:
+                batch = _batch(part)
+                if writer is None:
+                    writer = pa.ipc.new_file(file, batch.schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+                writer.write_batch(batch)
+                count += len(part)
+                area += float(np.nansum(part["area_m2"]))
+            if writer is None:
+                raise ValueError("no part was given; an empty layer is one empty part")
+            writer.close()
+            file.flush()
+            os.fsync(file.fileno())
+        summary = json.dumps({"count": count, "area_m2": area})
+        with _summary(folder).with_suffix(".tmp").open("w", encoding="utf-8") as told:
+            told.write(summary)
+            told.flush()
+            os.fsync(told.fileno())
+        os.replace(_summary(folder).with_suffix(".tmp"), _summary(folder))
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be written ({error.strerror or error}); make room and run the same command again to resume"
+        ) from error
+    return FieldFile(path=path, crs=crs, count=count, area_m2=area)
+
+
+def _summary(folder: Path) -> Path:
+    return folder / "fields.json"
+
+
+def _batch(part: gpd.GeoDataFrame) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    names = [str(name) for name in part.columns if name != part.geometry.name]
+    arrays = [
+        pa.array(part[name].to_numpy(), type=pa.string() if part[name].dtype == object else None) for name in names
+    ]
+    arrays.append(pa.array(part.geometry.to_wkb().to_numpy(), type=pa.binary()))
+    return pa.RecordBatch.from_arrays(arrays, names=[*names, GEOMETRY])
+
+
+def _frame(batch: pa.RecordBatch, crs: CRS | None) -> gpd.GeoDataFrame:
+    import geopandas as gpd
+    import shapely
+
+    columns: dict[str, Any] = {
+        name: batch.column(name).to_numpy(zero_copy_only=False) for name in batch.schema.names if name != GEOMETRY
+    }
+    shapes = shapely.from_wkb(batch.column(GEOMETRY).to_numpy(zero_copy_only=False))
+    return gpd.GeoDataFrame(columns, geometry=shapes, crs=crs)
