@@ -311,10 +311,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep the runs here")
     parser.add_argument("--self-check", action="store_true", help="score the truth against itself")
     parser.add_argument("--without-nir", action="store_true", help="hide the near infrared from fields-s2")
+    parser.add_argument("extra", nargs="*", help="further options of geoseg run, after --, e.g. -- --overlap 256")
     args = parser.parse_args()
 
     chosen = [
-        place.without_nir() if args.without_nir else place
+        replace(place.without_nir() if args.without_nir else place, options=(*place.options, *args.extra))
         for place in places(args.data)
         if args.model in ("all", place.model)
         and args.dataset in (None, place.dataset)

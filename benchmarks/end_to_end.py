@@ -55,24 +55,41 @@ def make_scene(path: Path, size: int) -> None:
 
 def run_once(scene: Path, out: Path, extra: list[str]) -> dict[str, float | dict[str, float]]:
     """One run in a process of its own: seconds, peak resident memory in MB, and what run.json says."""
-    begun = time.perf_counter()
+    begun, peak = time.perf_counter(), 0
     process = subprocess.Popen(
         [sys.executable, "-m", "geoseg", "run", str(scene), "-o", str(out), "-q", "--restart", *extra]
     )
-    _, status, usage = os.wait4(process.pid, 0)
+    while process.poll() is None:
+        peak = max(peak, peak_kb(process.pid))
+        time.sleep(0.2)
     seconds = time.perf_counter() - begun
-    if status:
-        raise SystemExit(f"geoseg run failed with status {status}")
+    if process.returncode:
+        raise SystemExit(f"geoseg run failed with status {process.returncode}")
     record = json.loads((out / "run.json").read_text())
     rows, cols = record["scene"]["shape"]
     return {
         "seconds": round(seconds, 1),
-        "peak_mb": round(usage.ru_maxrss / 1024, 0),
+        "peak_mb": round(peak / 1024, 0),
         "mpx_per_s": round(rows * cols / 1e6 / seconds, 2),
         "fields": record["counts"]["fields"],
         "model_pixels_per_pixel": record["counts"]["model_pixels_per_pixel"],
         "stages": record["seconds"],
     }
+
+
+def peak_kb(pid: int) -> int:
+    """Highest resident memory of a process so far; 0 where it has gone. (wait4 would count what it was forked from.)"""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+
+
+def processor() -> str:
+    """What the processor is called."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
 
 
 def main() -> None:
@@ -90,16 +107,12 @@ def main() -> None:
         if not scene.exists():
             make_scene(scene, arguments.size)
         runs = [run_once(scene, folder / "out", arguments.extra) for _ in range(arguments.repeat)]
-    processor = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        "",
-    )
     result = {
         "scene": f"{arguments.size} x {arguments.size} x 4 uint16",
         "options": arguments.extra,
         "date": datetime.now(UTC).date().isoformat(),
         "cores": len(os.sched_getaffinity(0)),
-        "processor": processor or platform.processor(),
+        "processor": processor(),
         "runs": runs,
     }
     print(json.dumps(result, indent=2))

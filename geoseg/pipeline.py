@@ -252,9 +252,11 @@ def predict_into_store(
     def done(record: TileRecord) -> None:
         events.stage_advanced("predict", pixels=plan.grid.tile(record.index).core.size)
 
-    runner.map(task, missing, done=done)
+    try:
+        runner.map(task, missing, done=done)
+    finally:
+        runner.everywhere(release_segmenters)
     events.stage_finished("predict")
-    release_segmenters()
     engines = sorted({record.engine for record in journal.records() if not record.degraded} - {""})
     if len(engines) > 1 and not mixed:
         raise RunError(

@@ -266,7 +266,7 @@ def _tiff_entries(content: bytearray) -> list[tuple[int, str, bool]]:
 
 
 def jp2_box(content: bytearray, dice: random.Random) -> None:
-    """Edits the length of a JP2 box, or a number in the headers of the codestream (SIZ, COD, QCD, SOT)."""
+    """Edits the length of a JP2 box, or a number in the headers of its codestream."""
     names = [b"jP  ", b"ftyp", b"jp2h", b"ihdr", b"colr", b"res ", b"uuid", b"xml ", b"asoc", b"jp2c"]
     places = [match.start() - 4 for name in names for match in re.finditer(re.escape(name), bytes(content[:20_000]))]
     marks = [match.start() for match in re.finditer(rb"\xff[\x51\x52\x5c\x90]", bytes(content[:200_000]))]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ from geoseg.errors import Interrupted, RunError
 from geoseg.grid import lattice_phase
 from geoseg.runtime.events import Events
 from geoseg.runtime.predict import release_segmenters
-from geoseg.runtime.runners import Cluster
+from geoseg.runtime.runners import AT_ONCE, Cluster, Threads
 from geoseg.testing.faults import FaultyModel
 from geoseg.testing.models import IdentityModel
 
@@ -193,6 +194,46 @@ def test_ctrl_c_starts_no_new_tiles(
     under_way = 2 * Cluster.__dataclass_fields__["ahead"].default
     assert 1 <= journaled(out) <= under_way < seen.total
     assert resumed_on_threads(scene, out) == undisturbed
+
+
+def test_an_address_is_as_good_as_a_client(
+    scene: Path, tmp_path: Path, undisturbed: dict[str, str], two_workers: Client
+) -> None:
+    assert rerun(scene, tmp_path / "out", scheduler=two_workers.scheduler.address) == undisturbed
+
+
+@pytest.mark.parametrize("kind", ["threads", "cluster"])
+def test_items_are_taken_as_they_are_needed_and_results_let_go(kind: str, request: pytest.FixtureRequest) -> None:
+    runner: Threads | Cluster = Threads(workers=2)
+    items, most, taken = 2 * AT_ONCE, AT_ONCE, 0
+    if kind == "cluster":
+        runner = Cluster(client=request.getfixturevalue("two_workers"))
+        items, most = 40, 2 * runner.ahead
+    results: list[weakref.ref[Single]] = []
+
+    def drawn() -> Iterator[int]:
+        nonlocal taken
+        while taken < items:
+            taken += 1
+            yield taken
+
+    def done(result: Single) -> None:
+        results.append(weakref.ref(result))
+        assert taken - len(results) <= most
+        assert sum(kept() is not None for kept in results[-100:]) <= 2
+
+    runner.map(Single, drawn(), done=done)
+    assert taken == len(results) == items
+
+
+class Single(set[int]):
+    """A set of one: unlike a number, one can watch it go."""
+
+    def __init__(self, item: int) -> None:
+        super().__init__({item})
+
+    def __reduce__(self) -> tuple[type[Single], tuple[int]]:
+        return Single, (next(iter(self)),)
 
 
 def resumed_on_threads(scene: Path, out: Path) -> dict[str, str]:

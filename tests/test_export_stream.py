@@ -13,6 +13,7 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pyogrio
 import pytest
@@ -41,7 +42,7 @@ class Parts:
     change: Callable[[int, gpd.GeoDataFrame], gpd.GeoDataFrame] = lambda _, part: part
     """What becomes of the part that begins at a row."""
     most_alive: int = 0
-    _alive: weakref.WeakSet[gpd.GeoDataFrame] = field(default_factory=weakref.WeakSet)
+    _alive: list[weakref.ref[gpd.GeoDataFrame]] = field(default_factory=list)
 
     @property
     def crs(self) -> CRS | None:
@@ -53,7 +54,7 @@ class Parts:
     def __iter__(self) -> Iterator[gpd.GeoDataFrame]:
         for start in range(0, max(len(self.frame), 1), self.rows):
             part = self.change(start, self.frame.iloc[start : start + self.rows].copy())
-            self._alive.add(part)
+            self._alive = [weakref.ref(part), *(other for other in self._alive if other() is not None)]
             self.most_alive = max(self.most_alive, len(self._alive))
             yield part
 
@@ -134,12 +135,12 @@ def test_few_parts_are_in_memory(name: str, tmp_path: Path) -> None:
 def test_what_a_part_raises_comes_out_as_it_is(name: str, error: BaseException, tmp_path: Path) -> None:
     exporter_for(name).write(make_fields(3), target(tmp_path, name))
     before = content(tmp_path)
-    with pytest.raises(type(error), match="^torn$"):
+    with pytest.raises(type(error), match=r"^torn$"):
         exporter_for(name).write(Parts(make_fields(60), 10, change=failing(error, at=40)), target(tmp_path, name))
     assert content(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ["geojson", "gpkg"])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -147,6 +148,7 @@ def test_what_a_part_raises_comes_out_as_it_is(name: str, error: BaseException, 
         (lambda part: part.drop(columns="class"), r"part 3 .*differs from the first in class \(text\)"),
         (lambda part: part[part.columns[::-1]], r"part 3 .*differs from the first in their order"),
         (lambda part: part.assign(id=[[1]] * len(part)), r"column id holds mixed values in part 3"),
+        (lambda part: part.to_crs(4326), r"part 3 is in EPSG:4326, expected EPSG:32632"),
         (lambda part: part.assign(id=None), r"fields in part 3 have no id"),
         (lambda part: part.set_geometry([None] * len(part), crs=part.crs), r"2 fields in part 3 have no geometry"),
     ],
@@ -188,16 +190,13 @@ def test_kinds_are_named_as_files_name_them() -> None:
     assert layer_kind({"Point Z"}) == "Point Z"
     assert layer_kind({"Polygon", "MultiPolygon Z"}) == "MultiPolygon Z"
     assert layer_kind({"Polygon", "Point"}) == "Unknown"
-    assert [shape and shape.geom_type for shape in promoted(shapes, "MultiPolygon")] == [
+    assert [None if shape is None else shape.geom_type for shape in promoted(shapes, "MultiPolygon")] == [
         "MultiPolygon", None, "MultiPolygon", "Point", "MultiPolygon",
     ]  # fmt: skip
 
 
 def test_rows_are_taken_across_tables() -> None:
-    tables = (in_pieces for in_pieces in pd.Series(range(10)).groupby([0, 0, 0, 1, 2, 2, 2, 2, 2, 2]))
-    import pyarrow as pa
-
-    rows = Rows(pa.table({"x": part.to_numpy()}) for _, part in tables)
+    rows = Rows(pa.table({"x": part}) for part in np.split(np.arange(10), [3, 3, 4]))
     assert [rows.take(count)["x"].to_pylist() for count in (2, 5, 0, 9, 4)] == [
         [0, 1], [2, 3, 4, 5, 6], [], [7, 8, 9], [],
     ]  # fmt: skip
@@ -212,7 +211,7 @@ def test_times_and_zones_survive(tmp_path: Path) -> None:
             found = pd.to_datetime(read(file)[column], utc=True)
             assert found.tolist() == seen.tolist()
     info = pyogrio.read_info(tmp_path / "fields.fgb")
-    assert dict(zip(info["fields"], info["ogr_types"], strict=True))["zone"] == "OFTDateTime"
+    assert dict(zip(info["fields"], info["dtypes"], strict=True))["zone"] == "datetime64[ms]"
 
 
 def test_parquet_tells_its_geometry_to_every_reader(tmp_path: Path) -> None:
@@ -225,6 +224,13 @@ def test_parquet_tells_its_geometry_to_every_reader(tmp_path: Path) -> None:
 
 
 # Shapefile
+
+
+def test_a_column_called_geometry_is_kept(tmp_path: Path) -> None:
+    fields = make_fields(3).rename_geometry("outline").assign(geometry=["a", "b", "c"])
+    file = Shapefile().write(fields, tmp_path / "fields.shp")[0]
+    assert list(pyogrio.raw.read(file, columns=["geometry"])[3][0]) == ["a", "b", "c"]
+    assert pyogrio.read_info(file)["features"] == 3
 
 
 def test_shapefile_notes_are_of_all_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -267,7 +273,7 @@ def test_a_disk_that_fills_anywhere_leaves_the_old_file(name: str, source: str, 
     exporter_for(name).write(make_fields(3), target(folder, name))
     before = content(folder)
     for size in [*np.linspace(0, full, 13, dtype=int)[:-1].tolist(), *range(full - 3, full)]:
-        with disk_full_after(size), pytest.raises(ExportError, match="^cannot write") as caught:
+        with disk_full_after(size), pytest.raises(ExportError, match=r"^cannot write") as caught:
             exporter_for(name).write(fields, target(folder, name))
         assert "\n" not in str(caught.value)
         assert content(folder) == before

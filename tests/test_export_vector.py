@@ -140,26 +140,6 @@ def test_equal_fields_give_equal_bytes(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_full_disk_leaves_the_old_file_and_nothing_else(name: str, tmp_path: Path) -> None:
-    path = target(tmp_path, name)
-    exporter_for(name).write(make_fields(3), path)
-    before = content(tmp_path)
-    largest = max(len(data) for data in content(tmp_path).values())
-    many = make_fields(200)
-    probe = tmp_path / "probe"
-    probe.mkdir()
-    full = max(file.stat().st_size for file in exporter_for(name).write(many, target(probe, name)))
-    for file in probe.iterdir():
-        file.unlink()
-    probe.rmdir()
-    assert full >= largest
-    for size in (200, full // 3, full * 2 // 3, full * 9 // 10, full - 1):
-        with disk_full_after(size), pytest.raises(ExportError, match="cannot write"):
-            exporter_for(name).write(many, path)
-        assert content(tmp_path) == before
-
-
-@pytest.mark.parametrize("name", ALL)
 def test_writing_again_replaces_the_file(name: str, tmp_path: Path) -> None:
     for count in (5, 2):
         file = exporter_for(name).write(make_fields(count), target(tmp_path, name))[0]

@@ -51,6 +51,9 @@ class Ordered:
             mixed.reverse()
         self.runner.map(function, mixed, done=done)
 
+    def everywhere(self, function: Callable[[], None]) -> None:
+        self.runner.everywhere(function)
+
 
 @pytest.fixture(scope="session")
 def scene(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Path:

@@ -258,7 +258,7 @@ def test_one_bad_block_costs_few_openings_and_one_warning(
         block = reader.read(Window(0, 0, 1024, 1024))
         reader.read(Window(0, 0, 1024, 1024))
     assert flags(block).sum() == 32 * 32
-    assert len(opened) <= 2 * 12, "ten halvings of 1024 blocks, twice"
+    assert len(opened) <= 12, "ten halvings of 1024 blocks, once"
     part = block.unread[0]
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 1
@@ -346,3 +346,27 @@ def open_without(path: Path, lost: NDArray[np.bool_]) -> Reader:
     with rasterio.open(path) as file:
         write(other, np.where(lost, 1e6, 0)[None], transform=file.transform)
     return open_scene([other])
+
+
+@pytest.mark.parametrize("on_read_error", ["stop", "mask"])
+@pytest.mark.parametrize("what", ["gone", "no raster", "gone from an inner mosaic"])
+def test_a_file_missing_from_a_mosaic_is_missed_each_time(tmp_path: Path, on_read_error: Any, what: str) -> None:
+    whole = masked(mosaic(lambda path, at: None)(tmp_path))
+    assert whole.read(Window(0, 0, SIDE, SIDE)).unread == ()  # its handle stays open, and with it what GDAL remembers
+    (tmp_path / "b.tif").unlink()
+    if what == "no raster":
+        (tmp_path / "b.tif").write_text("no raster")
+    path = tmp_path / "again.vrt"
+    path.write_text((tmp_path / "a.vrt").read_text())
+    if what == "gone from an inner mosaic":
+        outer = MOSAIC.format(PART.format("a", 0), PART.format("b", 75).replace("b.tif", "again.vrt"))
+        path = tmp_path / "outer.vrt"
+        path.write_text(outer)
+    reader = open_scene([path], on_read_error=on_read_error)
+    for _ in range(3):
+        assert reader.read(Window(0, 0, SIDE, 75)).valid.all() or on_read_error == "mask"
+        if on_read_error == "stop":
+            with pytest.raises(InputError, match=r"b\.tif"):
+                reader.read(Window(0, 70, SIDE, 20))
+        else:
+            assert reader.read(Window(0, 0, SIDE, SIDE)).unread == (Window(0, 48, SIDE, SIDE - 48),)

@@ -76,8 +76,8 @@ class LadderSegmenter:
         """
         with self._lock:
             while (found := self._attempt(batch)) is None:
+                self.degraded = True  # first: whoever sees the new fingerprint sees this as well
                 self._step_onto(self._below)
-                self.degraded = True
                 log.warning("%s runs out of memory; going on with %s", self.engine, self.rung)
         return found
 

@@ -22,7 +22,7 @@ def attribute_schema(sample: gpd.GeoDataFrame) -> pa.Schema:
 
     try:
         schema = pa.Table.from_pandas(sample.drop(columns=[sample.geometry.name]), preserve_index=False).schema
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OverflowError) as error:
         raise ExportError(f"a column cannot be written: {error}; turn it into text or numbers") from error
     return pa.schema([_plain_text(field) for field in schema])
 

@@ -78,6 +78,8 @@ class AlikeBatches:
                     f"part {number} of the fields differs from the first in {', '.join(differ)}; "
                     f"give every part the same columns"
                 )
+            if part.crs != self.crs:
+                raise ExportError(f"part {number} is in {part.crs}, expected {self.crs} as for all; reproject it")
             _check_complete(part, number)
             yield counter_clockwise(part.reset_index(drop=True))
 

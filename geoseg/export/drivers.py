@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyproj import CRS
 
+READ_AT_ONCE = 5_000
+"""Geometries in a batch where they are counted in the file; GDAL reads several batches ahead."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Written:
@@ -126,7 +129,7 @@ def check_arrived(path: Path, written: Written) -> None:
     import shapely
 
     rows = vertices = 0
-    with pyogrio.open_arrow(path, layer=0, columns=[], batch_size=AT_ONCE, use_pyarrow=True) as (about, reader):
+    with pyogrio.open_arrow(path, layer=0, columns=[], batch_size=READ_AT_ONCE, use_pyarrow=True) as (about, reader):
         name = about["geometry_name"] or "wkb_geometry"
         try:
             for batch in reader:

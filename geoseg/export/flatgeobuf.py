@@ -24,7 +24,7 @@ class FlatGeobuf:
     def write(self, fields: gpd.GeoDataFrame | FieldBatches, path: Path, *, layer: str = "fields") -> list[Path]:
         """Write `fields` with a packed R-tree; the index orders them along a Hilbert curve.
 
-        GDAL keeps the box and the place of every field in memory until the end, 100 to 200 bytes each.
+        GDAL keeps the box and the place of every field in memory until the end, about 75 bytes each.
         """
         with staged(Path(path), *driver_failures()) as stage:
             options = {"SPATIAL_INDEX": "YES"}

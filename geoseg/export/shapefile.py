@@ -49,6 +49,9 @@ SIDECARS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".qp
 
 LINES = frozenset({"LineString", "MultiLineString"})
 
+GEOMETRY = "the geometry"
+"""What the stream to GDAL calls it: no column of a .dbf has such a name."""
+
 HEADER = 100
 """Bytes before the first record of a .shp."""
 
@@ -84,7 +87,7 @@ class Shapefile:
         _check_kinds(split.kinds, path)
         stems = _told(path, columns, split)
         old = tuple(f"{stem}{suffix}" for stem in {path.stem, *stems} for suffix in SIDECARS)
-        schema = pa.schema([*(column.field for column in columns), pa.field("geometry", pa.binary())])
+        schema = pa.schema([*(column.field for column in columns), pa.field(GEOMETRY, pa.binary())])
         with staged(path, *driver_failures(), companions=old) as stage:
             rows = Rows(
                 gdal_table(

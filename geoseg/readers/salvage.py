@@ -7,7 +7,10 @@ the window that was asked for.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -25,8 +28,37 @@ OnReadError = Literal["stop", "mask"]
 RUN_BYTES = 64 * 2**20
 """Pixels read at a time where blocks reach beyond the window."""
 
-_ends: dict[tuple[Any, ...], int] = {}
-"""For damaged files that are decoded in order: the row of blocks from which on nothing can be read."""
+MOST_BLOCKS = 2**18
+"""Damaged blocks remembered for a file; beyond it they are met anew."""
+
+
+@dataclass(slots=True)
+class _Damage:
+    """What was found damaged in a file so far, for one choice of bands, so that it is tried once."""
+
+    blocks: set[tuple[int, int]] = field(default_factory=set)
+    """(row, col) on the file's grid of blocks."""
+    end: int = sys.maxsize
+    """The row of blocks from which on nothing can be read, in files that are decoded in order."""
+
+    def add(self, block: Window, *, in_order: bool) -> None:
+        if in_order:
+            self.end = min(self.end, block.row)
+            return
+        if len(self.blocks) >= MOST_BLOCKS:
+            self.blocks.clear()
+        self.blocks.add((block.row, block.col))
+
+    def count(self, run: Window) -> int:
+        """How many blocks of a run are known to be damaged."""
+        below = max(0, run.row_stop - max(run.row, self.end)) * run.width
+        if not self.blocks:
+            return below
+        cells = product(range(run.row, run.row_stop), range(run.col, run.col_stop))
+        return sum(cell in self.blocks for cell in cells)
+
+
+_found: dict[tuple[Any, ...], _Damage] = {}
 
 _told: dict[str, object] = {}
 """Files whose damage was told."""
@@ -58,7 +90,10 @@ def decode_around(
         if good is not None:
             valid[here[1:]] = good
 
-    for run in _damaged(source, _blocks(source, window), window, read, len(bands) * pixels.itemsize):
+    with gdal_errors(source.path, "read"):
+        key = (source.path, *signature(source.path), *bands)
+    damage = _found.setdefault(key, _Damage())
+    for run in _damaged(source, _blocks(source, window), window, read, damage, len(bands) * pixels.itemsize):
         inside = (_pixels(source, run) & window).within(window).slices
         pixels[(places, *inside)] = 0
         valid[inside], unread[inside] = False, True
@@ -66,35 +101,32 @@ def decode_around(
 
 
 def _damaged(
-    source: Source, run: Window, window: Window, read: Callable[[Window], None], pixel_bytes: int
+    source: Source, run: Window, window: Window, read: Callable[[Window], None], damage: _Damage, pixel_bytes: int
 ) -> Iterator[Window]:
     """Reads a run of blocks, or its halves if that fails; yields the blocks that cannot be read, in runs."""
-    with gdal_errors(source.path, "read"):
-        version = (source.path, *signature(source.path)) if source.in_order else ()
-    end = _ends.get(version, run.row_stop)
-    if run.row >= end:
+    known = damage.count(run)
+    if known == run.size:
         yield run
         return
     part = _pixels(source, run)
     part = part if source.whole_blocks else part & window
-    if run.row_stop <= end and (run.size == 1 or not source.whole_blocks or part.size * pixel_bytes <= RUN_BYTES):
+    if not known and (run.size == 1 or not source.whole_blocks or part.size * pixel_bytes <= RUN_BYTES):
         try:
             return read(part)
         except UndecodedError as error:
             if run.size == 1:
-                if source.in_order:
-                    _ends[version] = run.row
+                damage.add(run, in_order=source.in_order)
                 _tell(source, part, error)
                 yield run
                 return
-    for half in _halves(run, end):
-        yield from _damaged(source, half, window, read, pixel_bytes)
+    for half in _halves(run, damage.end):
+        yield from _damaged(source, half, window, read, damage, pixel_bytes)
 
 
 def _halves(run: Window, end: int) -> tuple[Window, Window]:
     """Above and below `end` where it lies within the run, else two halves of its longer side."""
     if run.height > 1 and (run.height >= run.width or run.row < end < run.row_stop):
-        rows = end - run.row if end < run.row_stop else run.height // 2
+        rows = end - run.row if run.row < end < run.row_stop else run.height // 2
         return Window(run.row, run.col, rows, run.width), Window(run.row + rows, run.col, run.height - rows, run.width)
     cols = run.width // 2
     return Window(run.row, run.col, run.height, cols), Window(run.row, run.col + cols, run.height, run.width - cols)

@@ -137,7 +137,7 @@ def predict_core(
                 kept = patch.core & tile.core
                 target, source = kept.within(tile.core).slices, kept.within(patch.frame).slices
                 out[(slice(None), *target)] = prediction[(slice(None), *source)]
-        seen.engine, seen.degraded = segmenter.fingerprint, getattr(segmenter, "degraded", False)
+        seen.engine, seen.degraded = segmenter.fingerprint, segmenter.degraded
     if clip is not None:
         valid &= clip(tile.core)
     out[:, ~valid] = NODATA

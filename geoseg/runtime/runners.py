@@ -64,6 +64,10 @@ class Threads:
                 raise errors[0]
         self.stop.check()
 
+    def everywhere(self, function: Callable[[], None]) -> None:
+        """Calls a function once in every process that has worked."""
+        function()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
@@ -95,6 +99,12 @@ class Cluster:
         if errors:
             flights.fail(errors[0])
         self.stop.check()
+
+    def everywhere(self, function: Callable[[], None]) -> None:
+        """Calls a function once in every process that has worked, without waiting for it: workers may be gone."""
+        if self.client.status == "running":
+            with suppress(OSError):
+                self.client.run(_called, function, wait=False, on_error="ignore")
 
 
 class _Flights:
@@ -220,6 +230,11 @@ class _Flights:
 
 def _same(function: Function) -> Function:
     return function
+
+
+async def _called(function: Callable[[], None]) -> None:
+    """What a worker does without being waited for must be a coroutine."""
+    function()
 
 
 def _apply(function: Function, item: Any) -> Any:
