@@ -26,7 +26,7 @@ from end_to_end import ROOT, make_scene, processor, run_once
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-PLACES = 900
+PLACES = 400
 """Squares of farmland in the wide scene."""
 
 TILE = 896

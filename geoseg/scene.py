@@ -142,7 +142,7 @@ def check_place(scene: Scene) -> None:
     corners = [scene.transform @ (col, row) for row in (0, rows) for col in (0, cols)]
     x, y = np.array([c[0] for c in corners]), np.array([c[1] for c in corners])
     wrong = bool(scene.crs.is_geographic and (np.abs(y).max() > 91 or np.abs(x).max() > 540))
-    if wrong or scene.resolution_m() is None:
+    if wrong or replace(scene, pixel_size_m=None).resolution_m() is None:
         raise InputError(
             f"{scene.name} reaches from ({x.min():.6g}, {y.min():.6g}) to ({x.max():.6g}, {y.max():.6g}), which is no place "
             f"in {scene.crs.name}; correct its georeference"

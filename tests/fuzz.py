@@ -36,6 +36,7 @@ import numpy as np
 import rasterio
 from fuzz_mutants import Corpus, build_corpus
 from rasterio.errors import RasterioError
+from rasterio.windows import Window as Whole
 
 from geoseg.errors import GeosegError
 from geoseg.grid import Window
@@ -290,7 +291,11 @@ def unstable_in_gdal(path: Path) -> bool:
             for window in (before, wanted):
                 if window is not None:
                     try:
-                        got = b"".join(file.read(band, window=window).tobytes() for band in file.indexes)
+                        got = b"".join(
+                            r(band, window=window).tobytes()
+                            for band in file.indexes
+                            for r in (file.read, file.read_masks)
+                        )
                     except RasterioError:
                         got = None
             return got
@@ -298,6 +303,7 @@ def unstable_in_gdal(path: Path) -> bool:
     with rasterio.Env(**OPTIONS):
         with rasterio.open(path, sharing=False) as file:
             blocks = [window for _, window in file.block_windows(1)][:500]
+            blocks.append(Whole(0, 0, file.width, file.height))
         return any(
             pixels(block) not in (None, pixels(block, before))
             for block, before in zip(blocks, [*blocks[-1:], *blocks], strict=False)

@@ -370,3 +370,10 @@ def test_a_file_missing_from_a_mosaic_is_missed_each_time(tmp_path: Path, on_rea
                 reader.read(Window(0, 70, SIDE, 20))
         else:
             assert reader.read(Window(0, 0, SIDE, SIDE)).unread == (Window(0, 48, SIDE, SIDE - 48),)
+
+
+def test_a_mosaic_whose_files_cannot_be_known_is_refused(tmp_path: Path) -> None:
+    (path,) = mosaic(lambda path, at: None)(tmp_path)
+    path.write_text(path.read_text().replace("relativeToVRT", "2"))  # GDAL takes it
+    with pytest.raises(InputError, match="no well-formed XML"):
+        open_scene([path])

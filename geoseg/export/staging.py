@@ -6,8 +6,9 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,13 @@ REMEDIES = {
     errno.EROFS: "choose a folder that you may write to",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+
+
+PREFIX, SUFFIX = ".geoseg-", ".partial"
+"""Of the names of stages."""
+
+YOUNG_S = 60.0
+"""So old a stage must be before it counts as abandoned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +78,10 @@ def staged(target: Path, *failures: type[Exception], companions: tuple[str, ...]
         raise ExportError(f"{target} is no file name with a suffix; give one such as {target.name or 'fields'}.gpkg")
     if not target.parent.is_dir():
         raise ExportError(f"the folder {target.parent} does not exist, so {target.name} cannot be written; create it")
+    _clear_abandoned(target.parent)
     try:
-        folder = Path(tempfile.mkdtemp(prefix=".geoseg-", suffix=".partial", dir=target.parent))
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=SUFFIX, dir=target.parent))
+        lock = _locked(folder)
     except OSError as error:
         raise _export_error(target, error) from error
     try:
@@ -85,6 +95,35 @@ def staged(target: Path, *failures: type[Exception], companions: tuple[str, ...]
         raise ExportError(f"cannot write {target}: {reason}; see whether the disk is full") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _clear_abandoned(parent: Path) -> None:
+    """Removes the stages of processes that were killed: the system gives up their locks. Young ones may not be locked yet."""
+    for folder in parent.glob(f"{PREFIX}*{SUFFIX}"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime < YOUNG_S:
+                continue
+            lock = _locked(folder)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """A handle that locks a folder until it is closed; None where another has it, or there are no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _export_error(target: Path, error: OSError) -> ExportError:

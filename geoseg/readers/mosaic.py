@@ -28,7 +28,10 @@ class Gap:
 
 
 def mosaic_gaps(path: str, shape: tuple[int, int]) -> tuple[Gap, ...]:
-    """The gaps of a VRT of native `shape`. Files that are not local, and what is no VRT in a file, count as whole."""
+    """The gaps of a VRT of native `shape`. Files that are not local, and VRTs that are not in a file, count as whole.
+
+    Raises InputError where the VRT is no XML.
+    """
     return _gaps(path, shape, {})
 
 
@@ -37,9 +40,12 @@ def _gaps(path: str, shape: tuple[int, int], known: dict[str, str | None]) -> tu
     if local is None:
         return ()
     try:
-        root = ElementTree.fromstring(local.read_bytes())
-    except (OSError, ValueError, LookupError, ElementTree.ParseError):
-        return ()
+        root = ElementTree.fromstring(local.read_bytes().strip())
+    except (OSError, ValueError, LookupError, ElementTree.ParseError) as error:
+        raise InputError(
+            f"{path!r} is a VRT that is no well-formed XML ({error}), so that the files it needs cannot be looked for; "
+            f"build it again with `gdalbuildvrt`"
+        ) from error
     known[path] = None
     parts = [
         (number, part) for number, band in enumerate(root.findall("VRTRasterBand"), start=1) for part in band.iter()

@@ -156,7 +156,7 @@ def united(grid: TileGrid, pieces: Pieces, *, min_pixels: float) -> Seams:
     starts: dict[Index, int] = {}
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in MEASURES}
     pairs: list[NDArray[np.int64]] = []
-    tile_rows: list[NDArray[np.int32]] = []
+    tile_rows: list[NDArray[np.int64]] = []
     count = 0
     above: dict[Index, Arrays] = {}
     for row in grid.tile_range[0]:
@@ -168,7 +168,7 @@ def united(grid: TileGrid, pieces: Pieces, *, min_pixels: float) -> Seams:
             here[index] = piece
             starts[index] = count
             count += len(piece["labels"])
-            tile_rows.append(np.full(len(piece["labels"]), row, np.int32))
+            tile_rows.append(np.full(len(piece["labels"]), row))
             for name in MEASURES:
                 parts[name].append(piece[name])
             for side, neighbours in (("top", above), ("left", here)):
@@ -198,7 +198,7 @@ def _touching(piece: Arrays, side: str, other: Arrays, facing: str) -> NDArray[n
 
 
 def _settled(
-    grid: TileGrid, pieces: Pieces, starts: dict[Index, int], measures: Arrays, tile_rows: NDArray[np.int32],
+    grid: TileGrid, pieces: Pieces, starts: dict[Index, int], measures: Arrays, tile_rows: NDArray[np.int64],
     root: NDArray[np.int64], *, min_pixels: float,
 ) -> Seams:  # fmt: skip
     roots_, member = np.unique(root, return_inverse=True)
@@ -210,7 +210,7 @@ def _settled(
     first = measures["first"]
     order = np.lexsort((first[:, 1], first[:, 0], member))
     objects["first"] = first[order][np.unique(member[order], return_index=True)[1]]
-    objects["row"] = np.full(len(roots_), np.iinfo(np.int32).min, np.int32)
+    objects["row"] = np.full(len(roots_), np.iinfo(np.int64).min)
     np.maximum.at(objects["row"], member, tile_rows)
     number = numbered(objects["first"], grid)
     number[objects["pixels"] < min_pixels] = 0
