@@ -134,6 +134,10 @@ def pixel_area_m2(transform: Affine, crs: CRS, *, row: float, col: float) -> flo
     return float(pixel_areas_m2(transform, crs, rows=np.array([row]), cols=np.array([col]))[0])
 
 
+FARTHEST = 5e8
+"""No coordinate of a projected CRS is larger, in whatever unit of length: four times around the globe, in feet."""
+
+
 def check_place(scene: Scene) -> None:
     """InputError where the coordinates are not what the CRS says: pixels in degrees, metres far beyond the globe."""
     if scene.crs is None:
@@ -141,7 +145,10 @@ def check_place(scene: Scene) -> None:
     rows, cols = scene.shape
     corners = [scene.transform @ (col, row) for row in (0, rows) for col in (0, cols)]
     x, y = np.array([c[0] for c in corners]), np.array([c[1] for c in corners])
-    wrong = bool(scene.crs.is_geographic and (np.abs(y).max() > 91 or np.abs(x).max() > 540))
+    if scene.crs.is_geographic:
+        wrong = bool(np.abs(y).max() > 91 or np.abs(x).max() > 540)
+    else:  # PROJ makes longitudes and latitudes of any number; units are metres or feet
+        wrong = bool(max(np.abs(x).max(), np.abs(y).max()) > FARTHEST)
     if wrong or replace(scene, pixel_size_m=None).resolution_m() is None:
         raise InputError(
             f"{scene.name} reaches from ({x.min():.6g}, {y.min():.6g}) to ({x.max():.6g}, {y.max():.6g}), which is no place "

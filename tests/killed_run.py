@@ -57,7 +57,7 @@ class Watch:
             die()
 
     # What a listener hears of a run.
-    def stage_started(self, name: str, *, total: int, done: int) -> None:  # noqa: ARG002
+    def stage_started(self, name: str, *, total: int, done: int) -> None:
         self.enter(name)
 
     def stage_advanced(self, name: str, *, units: int, pixels: int) -> None: ...

@@ -209,6 +209,29 @@ def test_a_run_whose_engine_stepped_down_says_so(scene: Path, tmp_path: Path, mo
         geoseg.run(scene, out=tmp_path / "none", model=Cramped(0), **options)
 
 
+def test_tiles_of_two_engines_are_mixed_only_where_that_is_allowed(
+    scene: Path, tmp_path: Path, whole: geoseg.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geoseg.engines.numpy_engine import NumpySegmenter
+
+    with files_limited(4000), pytest.raises(GeosegError):
+        run(scene, tmp_path / "out")
+    made = NumpySegmenter.__init__
+
+    def other(self: NumpySegmenter, model: Any) -> None:
+        made(self, model)
+        self.fingerprint = "numpy-of-tomorrow"
+
+    monkeypatch.setattr(NumpySegmenter, "__init__", other)
+    with pytest.raises(RunError, match=r"numpy-of-tomorrow.*--allow-mixed-engines"):
+        run(scene, tmp_path / "out")
+    mixed = run(scene, tmp_path / "out", allow_mixed_engines=True)
+    assert mixed.resumed
+    assert len(mixed.record["engines"]) == 2
+    assert not mixed.record["reproducible"]
+    assert hashes(mixed.out)["mask.tif"] == hashes(whole.out)["mask.tif"], "NumPy itself has not changed"
+
+
 def test_abandoned_stages_are_cleared_and_those_in_use_are_not(tmp_path: Path) -> None:
     from geoseg.export.staging import staged
 

@@ -135,6 +135,7 @@ def test_a_run_that_is_killed_in_each_stage_resumes(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_kill_matrix(scene: Path, tmp_path: Path, undisturbed: tuple[dict[str, str], Log]) -> None:
+    """Kills at calls that change the disk and timed ones, in every stage, seeded."""
     log = undisturbed[1]
     at_calls = moments(log, each=6)
     for number, (_, moment) in enumerate(at_calls):
@@ -143,8 +144,6 @@ def test_the_kill_matrix(scene: Path, tmp_path: Path, undisturbed: tuple[dict[st
     timed = [(stage, rng.random()) for stage in STAGES for _ in range(3)]
     for number, (stage, part) in enumerate(timed):
         disturbed(scene, tmp_path / f"time{number}", undisturbed, ("time", stage, part * log.seconds[stage]))
-    counts = {stage: sum(one == stage for one, _ in [*at_calls, *timed]) for stage in STAGES}
-    print(f"seed {SEED}: {len(at_calls)} kills at calls that change the disk, {len(timed)} timed ones: {counts}")
     assert len(at_calls) + len(timed) >= 40
 
 

@@ -149,3 +149,9 @@ def test_coordinates_that_are_no_place_on_earth_are_refused(tmp_path: Path) -> N
     path = write(tmp_path / "a.tif", SQUARE, crs="EPSG:4326", transform=NORTH_UP)
     with pytest.raises(GeosegError, match="no place"):
         run(path, tmp_path / "out")
+
+
+def test_a_pixel_size_makes_no_place_of_a_northing_beyond_the_globe(tmp_path: Path) -> None:
+    path = write(tmp_path / "far.tif", SQUARE, crs="EPSG:32633", transform=Affine(10, 0, 5e5, 0, -10, 1e13))
+    with pytest.raises(InputError, match=r"1e\+13.*no place in WGS 84 / UTM zone 33N"):
+        run(path, tmp_path / "out", pixel_size_m=10)

@@ -37,7 +37,9 @@ def predictor_of(model: Model, reader: ArrayReader) -> Predictor:
 def whole(model: Model, reader: ArrayReader, grid: TileGrid) -> NDArray[np.uint8]:
     out = np.zeros((len(model.spec.outputs), *reader.scene.shape), np.uint8)
     for tile in grid:
-        out[(slice(None), *tile.core.slices)] = predict_core(reader, predictor_of(model, reader), grid, tile).probabilities
+        out[(slice(None), *tile.core.slices)] = predict_core(
+            reader, predictor_of(model, reader), grid, tile
+        ).probabilities
     return out
 
 
