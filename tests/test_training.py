@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +15,12 @@ import torch
 from safetensors.torch import load_file
 
 import geoseg.models
-from geoseg.errors import ModelError
+from geoseg.errors import InputError, ModelError
 from geoseg.models.networks import build_network
 from geoseg.spec import ModelSpec
 from geoseg.training.bundle import MAKINGS, make, write_bundle
 from geoseg.training.generate import generate_scene
+from geoseg.training.library import ARCHIVE, read_cells
 from geoseg.training.loop import Schedule, segmentation_loss, train
 from geoseg.training.pool import PoolScene, PoolSource
 from geoseg.training.samples import CLIP, Sample, SceneScale, turned
@@ -112,3 +115,15 @@ def test_unknown_names_list_the_known(tmp_path: Path) -> None:
         make("rice", data=tmp_path, out=tmp_path)
     with pytest.raises(ModelError, match="no network type 'sieve'; known: detail-unet, unet"):
         build_network({"type": "sieve"}, channels=3, outputs=3)
+
+
+def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
+    inner = tmp_path / "data"
+    inner.mkdir()
+    with tarfile.open(inner / ARCHIVE, "w:gz") as tar:
+        entry = tarfile.TarInfo("../../evil.txt")
+        entry.size = 4
+        tar.addfile(entry, io.BytesIO(b"evil"))
+    with pytest.raises(InputError, match=r"cannot be unpacked safely \(.*outside the destination"):
+        read_cells(inner)
+    assert not list(tmp_path.rglob("evil.txt"))

@@ -172,13 +172,26 @@ class Workspace:
             for name in old.keys() - {file.name for file in files}:
                 if Path(name).name == name:
                     (self.out / name).unlink(missing_ok=True)
+            _flush_names(self.out)
             write_json(self.out / "run.json", record)
+            _flush_names(self.out)
         except OSError as error:
             raise RunError(
                 f"results could not be moved into {self.out} ({error.strerror or error}); "
                 f"make room or rights and run the same command again"
             ) from error
         self.clear()
+
+
+def _flush_names(folder: Path) -> None:
+    """Brings the names in a folder to the disk: after a power failure run.json must not be there without the rest."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _take(file: IO[str], out: Path) -> None:

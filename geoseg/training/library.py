@@ -24,8 +24,12 @@ def read_cells(folder: Path) -> list[NDArray[Any]]:
     archive = folder / ARCHIVE
     if not archive.exists():
         raise InputError(f"{folder} has no {ARCHIVE}; give the folder with the archive of parcels and grid cells")
-    with tempfile.TemporaryDirectory() as unpacked, tarfile.open(archive) as tar:
-        tar.extractall(unpacked, filter="data")
+    with tempfile.TemporaryDirectory() as unpacked:
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(unpacked, filter="data")
+        except tarfile.TarError as error:
+            raise InputError(f"{archive} cannot be unpacked safely ({error}); download it again") from error
         found = sorted(Path(unpacked).rglob("*_poly_*.gpkg"))
         cells = [_cell(path, path.with_name(path.name.replace("_poly_", "_grid_"))) for path in found]
     return [cell for cell in cells if len(cell)]

@@ -54,6 +54,8 @@ def open_field_file(folder: Path, crs: CRS | None) -> FieldFile | None:
     """The file that write_field_file() left in a folder; None if it has not come to its end."""
     try:
         told = json.loads(_summary(folder).read_text(encoding="utf-8"))
+        if (folder / NAME).stat().st_size != told["bytes"]:
+            return None
         return FieldFile(path=folder / NAME, crs=crs, count=told["count"], area_m2=told["area_m2"])
     except (FileNotFoundError, ValueError, KeyError):
         return None
@@ -82,12 +84,12 @@ def write_field_file(folder: Path, parts: Iterable[gpd.GeoDataFrame], crs: CRS |
             writer.close()
             file.flush()
             os.fsync(file.fileno())
-        summary = json.dumps({"count": count, "area_m2": area})
-        with _summary(folder).with_suffix(".tmp").open("w", encoding="utf-8") as told:
-            told.write(summary)
+        summary, temporary = _summary(folder), _summary(folder).with_suffix(".tmp")
+        with temporary.open("w", encoding="utf-8") as told:
+            json.dump({"count": count, "area_m2": area, "bytes": path.stat().st_size}, told)
             told.flush()
             os.fsync(told.fileno())
-        os.replace(_summary(folder).with_suffix(".tmp"), _summary(folder))
+        os.replace(temporary, summary)
     except OSError as error:
         raise RunError(
             f"{path} cannot be written ({error.strerror or error}); make room and run the same command again to resume"
