@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.errors import InputError
 from geoseg.grid import TileGrid
-from geoseg.memory import within_memory
 from geoseg.plan import prepare
 from geoseg.protocols import Model, Reader
 from geoseg.recipes import RunOptions
@@ -49,13 +50,22 @@ def segment(
 
     name = model if isinstance(model, str) else None
     asked = RunOptions.checked(model=name, **options)
-    plan = within_memory(prepare(_sources(scene), asked, model=None if isinstance(model, str) else model))
+    if asked.max_memory is not None:
+        raise InputError("max_memory is not kept where Dask decides how much runs at a time; give patch and tile")
+    plan = prepare(_sources(scene), asked, model=None if isinstance(model, str) else model)
     spec, grid = plan.model.spec, plan.grid
     lead = (len(spec.outputs),) if probabilities else ()
     task = delayed(_block, pure=False)
     # One delayed value for the recipe: the graph carries it once, not once a block.
     recipe = delayed(
-        (plan.reader, plan.predictor, grid, plan.area, None if probabilities else len(spec.class_names)),
+        (
+            plan.reader,
+            plan.predictor,
+            grid,
+            plan.area,
+            None if probabilities else len(spec.class_names),
+            uuid.uuid4().hex,
+        ),
         traverse=False,
         pure=False,
     )
@@ -94,8 +104,8 @@ def _sources(scene: Any) -> list[Any]:
 
 
 def _block(
-    recipe: tuple[Reader, Predictor, TileGrid, Area | None, int | None], index: tuple[int, int]
+    recipe: tuple[Reader, Predictor, TileGrid, Area | None, int | None, str], index: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    reader, predictor, grid, area, classes = recipe
-    made = predict_core(reader, predictor, grid, grid.tile(index), clip=area)
+    reader, predictor, grid, area, classes, run = recipe
+    made = predict_core(reader, predictor, grid, grid.tile(index), clip=area, run=run)
     return made.probabilities if classes is None else classes_of(made.probabilities, made.valid, classes)

@@ -35,6 +35,18 @@ EXPORT = 350 * MB
 OUTLINE_BYTES = 64
 """A pixel of a tile while its outlines are traced: labels, numbers, neighbours, chains."""
 
+TILE_BYTES = 5000
+"""What is kept in memory of each tile."""
+
+RIM_PIXELS, RIM_BYTES = 25, 170
+"""Pixels of a tile's rim for each component on it, and what is kept of one while they are united."""
+
+FIELD_PIXELS, FIELD_BYTES = 600, 2000
+"""Pixels of a scene for each field, where it is dense, and what is held of one in a row of tiles."""
+
+INDEX_BYTES = 75
+"""A field in the index of a FlatGeobuf."""
+
 STORED = 0.45
 """Bytes on disk a byte of stored predictions (measured .2 to .4 on real scenes)."""
 
@@ -70,6 +82,7 @@ def told(size: int) -> str:
 
 def estimate(plan: Plan, *, grid: TileGrid, workers: int, values: float | None = None) -> Need:
     """What a plan takes with this grid and so many workers; `values` as engines.footprint.values_a_pixel() gives it."""
+    from geoseg.engines.batches import MOST
     from geoseg.engines.footprint import values_a_pixel, working_bytes
     from geoseg.runtime.patches import KEPT_BYTES
 
@@ -82,22 +95,25 @@ def estimate(plan: Plan, *, grid: TileGrid, workers: int, values: float | None =
     )  # fmt: skip
     reach = grid.halo * (3 if grid.blend else 1)
     read = (grid.tile_size + 2 * reach) ** 2
-    batch = min(8, (grid.k + 2 * grid.blend) ** 2) * grid.patch**2
+    batch = min(MOST, (grid.k + 2 * grid.blend) ** 2) * grid.patch**2
     sums = 4 * (channels + 1) if grid.blend else 0
     tile = read * (2 * bands * scene.dtype.itemsize + 2) + batch * (
         bands * (scene.dtype.itemsize + 4) + 2 * channels + 2
     )
     tile += grid.tile_size**2 * (3 * channels + 4 + sums)
     pixels = grid.extent.size
+    rims = len(grid) * (TILE_BYTES + 4 * grid.tile_size // RIM_PIXELS * RIM_BYTES)
+    row = grid.tile_size * grid.extent.width // FIELD_PIXELS * FIELD_BYTES
+    index = pixels // FIELD_PIXELS * INDEX_BYTES * ("fgb" in plan.options.format)
     return Need(
         predict=base + GDAL_CACHE + engine + workers * tile + grid.blend * KEPT_BYTES,
-        vectorize=base + GDAL_CACHE + workers * (grid.tile_size + 2) ** 2 * (OUTLINE_BYTES + 2 * channels),
-        export=base + GDAL_CACHE + EXPORT,
+        vectorize=base + GDAL_CACHE + workers * (grid.tile_size + 2) ** 2 * (OUTLINE_BYTES + 2 * channels) + rims + row,
+        export=base + GDAL_CACHE + EXPORT + index,
         disk=int(pixels * (channels + 1) * STORED) + int(pixels * (channels * plan.options.probabilities + 0.6)),
     )
 
 
-def within_memory(plan: Plan) -> Plan:
+def within_memory(plan: Plan, *, clustered: bool = False) -> Plan:
     """The plan, made smaller to stay below its --max-memory: fewer workers, then smaller tiles, then, aloud, smaller patches.
 
     Raises InputError where nothing does.
@@ -106,6 +122,10 @@ def within_memory(plan: Plan) -> Plan:
 
     if plan.options.max_memory is None:
         return plan
+    if clustered:
+        raise InputError(
+            "--max-memory is kept on this machine only; on a cluster give its workers a limit, and choose --tile and --patch"
+        )
     limit, values = parse_size(plan.options.max_memory), values_a_pixel(plan.model)
     for grid, workers in _smaller(plan.grid, plan.workers):
         need = estimate(plan, grid=grid, workers=workers, values=values)

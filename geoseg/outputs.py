@@ -125,8 +125,8 @@ def make_outputs(
     """Writes every file beside its place, then renames them all, run.json last; returns what run.json holds."""
     from geoseg.export import exporter_for
     from geoseg.export.preview import write_preview
+    from geoseg.readers import forgiving
 
-    workspace.making.mkdir(parents=True, exist_ok=True)
     made: dict[Path, str] = {}
     steps = 2 + plan.options.probabilities + len(plan.options.format)
     events.stage_started("export", total=steps)
@@ -141,7 +141,7 @@ def make_outputs(
             events.stage_advanced("export")
         preview = workspace.making / "preview.png"
         stop.check()
-        for path in write_preview(plan.reader, fields, preview, model=plan.model.spec.name):
+        for path in write_preview(forgiving(plan.reader), fields, preview, model=plan.model.spec.name):
             made[path] = "preview"
         events.stage_advanced("export")
     events.stage_finished("export")

@@ -18,7 +18,7 @@ from geoseg.errors import InputError, RunError
 from geoseg.grid import Window
 from geoseg.memory import within_memory
 from geoseg.outputs import Result, Stages, finished_result, identify, make_outputs, write_rasters
-from geoseg.plan import Plan, prepare
+from geoseg.plan import Plan, check_lonlat, prepare
 from geoseg.plugins import load_plugin
 from geoseg.protocols import ClassSource, Model, Reader, TileMap, Vectorizer
 from geoseg.recipes import RunOptions
@@ -74,14 +74,16 @@ def run(
         values["model"], model = model, None
     options = RunOptions.checked(**values)
     stop, stages = Stop(), Stages()
+    clustered = client is not None or options.scheduler is not None
     begun = time.time()
     with signals_set(stop):
         with stages.timed("prepare"):
-            plan = within_memory(prepare(scenes, options, model=model))
+            plan = within_memory(prepare(scenes, options, model=model), clustered=clustered)
             identity = identify(plan)
         events.note(plan.reason)
         workspace = Workspace(Path(out).absolute())
         if not (overwrite or restart) and (done := finished_result(workspace, identity, options)):
+            workspace.tidy()
             events.note(f"{out} already holds this run; nothing to do (--restart does it anew)")
             return replace(done, out=Path(out))
         with (
@@ -96,7 +98,7 @@ def run(
                     store, plan.reader, wanted=[plan.field_class], class_names=plan.model.spec.class_names,
                     pixel_size_m=plan.pixel_size_m, min_area_m2=plan.min_area_m2, options=options,
                     tiles=mapped(runner, events), folder=workspace.fields,
-                    unread=None if options.on_read_error == "stop" else Journal(workspace.journal).unread(),
+                    unread=Journal(workspace.journal).unread() or ([] if options.on_read_error == "mask" else None),
                 )  # fmt: skip
             record = make_outputs(
                 plan, store, fields, workspace, identity, stages, begun=begun, events=events, stop=stop
@@ -121,8 +123,9 @@ def segment_file(
     if target.suffix.lower() not in (".tif", ".tiff"):
         raise RunError(f"{target} is to be a GeoTIFF; give it a name that ends in .tif")
     _refuse_existing(target, overwrite=overwrite)
+    clustered = client is not None or options.scheduler is not None
     with signals_set(stop):
-        plan = within_memory(prepare(scenes, options))
+        plan = within_memory(prepare(scenes, options), clustered=clustered)
         events.note(plan.reason)
         identity = identify(plan)
         workspace = Workspace.beside(target)
@@ -133,12 +136,11 @@ def segment_file(
             workspace.begin(identity, overwrite=False, restart=restart)
             store = predict_into_store(plan, workspace, identity, runner, events)
             stop.check()
-            workspace.making.mkdir(parents=True, exist_ok=True)
             made: dict[Path, str] = {}
             write_rasters(plan, store, workspace.making, identity, probabilities=options.probabilities, made=made)
             wanted = "probabilities" if options.probabilities else "mask"
             for path in (path for path, kind in made.items() if kind == wanted):
-                path.replace(target if path.suffix == ".tif" else target.with_suffix(path.suffix))
+                _move(path, target if path.suffix == ".tif" else target.with_suffix(path.suffix))
             workspace.clear()
     return target
 
@@ -174,8 +176,11 @@ def vectorize_file(
     exporter = exporter_for(target)
     _refuse_existing(target, overwrite=overwrite)
     reader = open_scene(
-        [str(source)], crs=options.crs, pixel_size_m=options.pixel_size_m, nodata=options.nodata, palette=True
-    )
+        [str(source)], crs=options.crs, pixel_size_m=options.pixel_size_m, nodata=options.nodata, palette=True,
+        on_read_error=options.on_read_error,
+    )  # fmt: skip
+    if exporter.name == "geojson":
+        check_lonlat(reader.scene)
     names = tuple(classes or class_names(str(source)))
     wanted = _class_id(options.field_class, names, count=len(reader.scene.bands))
     label = names[wanted] if wanted < len(names) else f"class_{wanted}"
@@ -207,6 +212,15 @@ def vectorize_file(
         files = exporter.write(fields, target)
         workspace.clear()
     return len(fields), files
+
+
+def _move(made: Path, target: Path) -> None:
+    try:
+        made.replace(target)
+    except OSError as error:
+        raise RunError(
+            f"{target} cannot be written ({error.strerror or error}); see to it and run the same command again to resume"
+        ) from error
 
 
 def _class_id(wanted: str | None, names: Sequence[str], *, count: int) -> int:
@@ -247,6 +261,8 @@ def predict_into_store(
         reader=plan.reader, predictor=plan.predictor, store=store, journal=journal, clip=plan.area,
         engine=None if mixed else engine, run=identity.digest,
     )  # fmt: skip
+    if missing:  # polygons of an earlier try may rest on tiles that have been lost since
+        shutil.rmtree(workspace.fields, ignore_errors=True)
     events.stage_started("predict", total=len(plan.grid), done=len(plan.grid) - len(missing))
 
     def done(record: TileRecord) -> None:
@@ -263,6 +279,10 @@ def predict_into_store(
             f"tiles were predicted by different engines ({', '.join(engines)}), whose results differ in places; "
             f"use workers of one kind and --restart, or allow it with --allow-mixed-engines"
         )
+    if unread := sum(window.size for window in journal.unread()):
+        events.note(f"{unread} pixels could not be read and are nodata")
+    if any(record.degraded for record in journal.records()):
+        events.note("memory ran short: part of it was predicted another way, and may differ in places from other runs")
     return store
 
 

@@ -15,7 +15,7 @@ from geoseg.recipes import RunOptions
 from geoseg.runtime.area import Area, area_of_interest
 from geoseg.runtime.predict import Predictor
 from geoseg.runtime.runners import default_workers
-from geoseg.scene import check_place
+from geoseg.scene import Scene, check_place
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,14 @@ class Plan:
         return self.model.spec.min_area_m2 if asked is None else asked
 
 
+def check_lonlat(scene: Scene) -> None:
+    """InputError for a scene whose fields cannot be written as GeoJSON."""
+    if scene.crs is None:
+        raise InputError(
+            f"GeoJSON holds longitude and latitude, and {scene.name} has no CRS; say it with --crs, or choose another format"
+        )
+
+
 def prepare(scenes: Sequence[Any], options: RunOptions, *, model: Model | None = None) -> Plan:
     """Opens the scene, finds model and engine, checks that they fit, and lays the grid.
 
@@ -64,7 +72,7 @@ def prepare(scenes: Sequence[Any], options: RunOptions, *, model: Model | None =
     """
     from geoseg.engines import choose_engine
     from geoseg.models import check_fit, choose, input_scaling, load, resolution_problem
-    from geoseg.readers import open_scene, resampled
+    from geoseg.readers import forgiving, open_scene, resampled
 
     scenes = [scene if isinstance(scene, Reader) else str(scene) for scene in scenes]
     if len(scenes) > 1 and any(isinstance(scene, Reader) for scene in scenes):
@@ -75,11 +83,10 @@ def prepare(scenes: Sequence[Any], options: RunOptions, *, model: Model | None =
         scenes, bands=options.bands, crs=options.crs, pixel_size_m=options.pixel_size_m,
         scale=options.scale, offset=options.offset, nodata=options.nodata, on_read_error=options.on_read_error,
     )  # fmt: skip
-    if "geojson" in options.format and reader.scene.crs is None:
-        raise InputError(
-            f"GeoJSON holds longitude and latitude, and {reader.scene.name} has no CRS; say it with --crs, or choose another "
-            f"--format"
-        )
+    if options.on_read_error == "mask":
+        reader = forgiving(reader)
+    if "geojson" in options.format:
+        check_lonlat(reader.scene)
     if model is not None:
         reason = f"model {model.spec.name}, as given"
     elif options.model is None:

@@ -91,8 +91,8 @@ class Outlines:
 
     def taken(self, order: NDArray[np.int64]) -> Outlines:
         """The objects with these numbers, in this order."""
-        rings, objects = _members(self.objects, order)
-        vertices, starts = _members(self.rings, rings)
+        rings, objects = members(self.objects, order)
+        vertices, starts = members(self.rings, rings)
         flat = {name: getattr(self, name)[order] for name in PER_OBJECT}
         return Outlines(**flat, vertices=self.vertices[vertices], rings=starts, objects=objects)
 
@@ -101,8 +101,11 @@ PER_OBJECT = ("first", "kind", "pixels", "sums", "touches")
 """The entries of Outlines with one row an object."""
 
 
-def _members(offsets: NDArray[np.int64], order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """What lists number `order` hold, one after the other, and where each begins then."""
+def members(offsets: NDArray[np.int64], order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which entries the lists number `order` hold, one list after the other, and where each then begins.
+
+    List i holds the entries offsets[i] to offsets[i + 1]; the beginnings are such offsets again, with the end at last.
+    """
     sizes = np.diff(offsets)[order]
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     return np.arange(starts[-1]) + np.repeat(offsets[:-1][order] - starts[:-1], sizes), starts

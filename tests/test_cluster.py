@@ -28,6 +28,7 @@ from geoseg.grid import lattice_phase
 from geoseg.runtime.events import Events
 from geoseg.runtime.predict import release_segmenters
 from geoseg.runtime.runners import AT_ONCE, Cluster, Threads
+from geoseg.runtime.workspace import Workspace
 from geoseg.testing.faults import FaultyModel
 from geoseg.testing.models import IdentityModel
 
@@ -95,7 +96,7 @@ def undisturbed(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 def journaled(out: Path) -> int:
-    return sum(len(path.read_text().splitlines()) for path in (out / ".partial" / "journal").glob("*.jsonl"))
+    return sum(len(path.read_text().splitlines()) for path in Workspace(out).journal.glob("*.jsonl"))
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from geoseg.engines import footprint
+from geoseg.engines.batches import MOST
+from geoseg.engines.footprint import values_a_pixel, working_bytes
 from geoseg.engines.ladder import Footing, LadderSegmenter, Rung, rungs, short_of_memory
 from geoseg.engines.numpy_engine import NumpyEngine
-from geoseg.engines.torch_engine import TorchEngine
+from geoseg.engines.torch_engine import TorchEngine, most_patches
 from geoseg.errors import EngineMemoryError
 from geoseg.results import Batch, InputScaling
 from geoseg.spec import ModelSpec, bands, classes
@@ -92,7 +95,7 @@ def test_without_memory_for_one_patch_the_error_says_what_to_do() -> None:
             segmenter.predict(batch_of(2))
 
 
-def test_beneath_a_gpu_lies_the_cpu() -> None:
+def test_beneath_a_gpu_lies_the_cpu(caplog: pytest.LogCaptureFixture) -> None:
     assert [(rung.device, rung.batch) for rung in rungs(5, "cuda")] == [
         ("cuda", 5), ("cuda", 2), ("cuda", 1), ("cpu", 1),
     ]  # fmt: skip
@@ -108,12 +111,44 @@ def test_beneath_a_gpu_lies_the_cpu() -> None:
 
     segmenter = LadderSegmenter(rungs(4, "cuda"), stand, engine="torch", lock=threading.Lock())
     segmenter.settle(batch_of(4))
-    assert not segmenter.degraded, "what is found before the run is how the run is made"
+    assert segmenter.degraded
     assert segmenter.fingerprint == "1 patch at a time on cpu"
+    assert "torch has no memory on cuda for even one patch of 16 x 16 pixels; going on with 1 patch" in caplog.text
     segmenter = LadderSegmenter(rungs(4, "cuda"), stand, engine="torch", lock=threading.Lock())
     batch = batch_of(3)
     np.testing.assert_array_equal(segmenter.predict(batch), batch.pixels)
     assert segmenter.degraded
+
+
+def test_a_smaller_batch_found_before_the_run_is_how_the_run_is_made(caplog: pytest.LogCaptureFixture) -> None:
+    segmenter = torch_segmenter(CrampedNetwork(2), batch=8)
+    segmenter.settle(batch_of(8))
+    assert segmenter.fingerprint.endswith("/batch2")
+    assert not segmenter.degraded
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("patch", "upsample", "batch"), [(64, 1, MOST), (512, 2, MOST), (1536, 1, 2), (8192, 1, 1)])
+def test_a_gpu_begins_with_no_more_patches_than_it_is_asked_for(patch: int, upsample: int, batch: int) -> None:
+    assert most_patches(replace(SPEC, patch=patch, upsample=upsample)) == batch
+
+
+def test_to_tell_its_memory_leaves_a_network_as_it_was() -> None:
+    model = NetworkModel(nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 2, 1)))
+    assert [values_a_pixel(model) for _ in range(2)] == [5, 5]
+    assert not any(module._forward_hooks for module in model.net.modules())
+    assert {weights.device.type for weights in model.net.parameters()} == {"cpu"}
+    assert torch_segmenter(model.net).predict(batch_of(1)).shape == (1, 2, 16, 16)
+
+
+def test_activations_on_cuda_take_no_main_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(engine: str, device: str | None = None) -> int:
+        model = NetworkModel(nn.Identity())
+        return working_bytes(model, [(64, 64)], engine=engine, bf16=False, values=5, device=device)
+
+    monkeypatch.setattr(footprint, "best_device", lambda: "cuda")
+    assert told("torch") == told("torch", "cuda:1") == 0
+    assert told("torch", "cpu") == told("torch", "mps") == told("openvino") > 0
 
 
 def test_threads_step_down_together() -> None:

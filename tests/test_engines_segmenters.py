@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from geoseg.engines import choose_engine, engines
+from geoseg.engines.batches import MOST
 from geoseg.engines.fused import FusedNetwork
 from geoseg.engines.hardware import cpu_has_bf16, cpu_label
 from geoseg.engines.openvino_engine import SHAPES_KEPT, OpenVinoEngine
@@ -293,4 +294,5 @@ def test_cuda_agrees_with_the_cpu(reference: tuple[Batch, NDArray[np.uint8]]) ->
     batch, expected = reference
     for precision in ("fp32", "bf16"):
         segmenter = TorchEngine(device="cuda").build(UNET, scaling_of(4), precision=precision, threads=None)
+        assert segmenter.fingerprint.endswith(f"/batch{MOST}")
         assert same(segmenter.predict(batch), expected) > 0.99

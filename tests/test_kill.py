@@ -18,6 +18,7 @@ import rasterio
 from affine import Affine
 from scipy import ndimage
 
+from geoseg.runtime.workspace import Workspace
 from geoseg.stitch.journal import Journal
 
 SEED = 20261122
@@ -85,13 +86,13 @@ def undisturbed(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 def kept(out: Path) -> dict[str, set[tuple[int, int]]]:
     """The tiles that are finished on disk, by kind of work."""
-    partial = out / ".partial"
+    workspace = Workspace(out)
     names = {"components": "rims", "outlines": "parts"}
     found = {
-        kind: {tuple(map(int, path.stem.split("."))) for path in partial.glob(f"fields/components/{name}/*.npz")}
+        kind: {tuple(map(int, path.stem.split("."))) for path in workspace.fields.glob(f"components/{name}/*.npz")}
         for kind, name in names.items()
     }
-    return {"predict": Journal(partial / "journal").finished(), **found}  # type: ignore[dict-item]
+    return {"predict": Journal(workspace.journal).finished(), **found}  # type: ignore[dict-item]
 
 
 def disturbed(scene: Path, folder: Path, undisturbed: tuple[dict[str, str], Log], *kills: tuple[Any, ...]) -> None:

@@ -23,6 +23,7 @@ from geoseg.errors import InputError
 from geoseg.grid import Window
 from geoseg.protocols import Reader
 from geoseg.readers import handles, open_scene, resampled, salvage
+from geoseg.readers.mosaic import DEEPEST
 from geoseg.readers.orientation import Orientation
 from geoseg.readers.validity import rectangles
 from geoseg.results import Block
@@ -260,10 +261,12 @@ def test_one_bad_block_costs_few_openings_and_one_warning(
     assert flags(block).sum() == 32 * 32
     assert len(opened) <= 12, "ten halvings of 1024 blocks, once"
     part = block.unread[0]
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 1
-    assert str(path) in told[0]
-    assert f"32 x 32 pixels at row {part.row}, column {part.col}" in told[0]
+    [told] = [record.getMessage() for record in caplog.records]
+    assert str(path) in told
+    assert f"32 x 32 pixels at row {part.row}, column {part.col}" in told
+    path.write_bytes(path.read_bytes() + b"anew")
+    reader.read(block.window)
+    assert len(caplog.records) == 2
 
 
 def test_what_lies_below_the_end_of_a_png_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,3 +380,20 @@ def test_a_mosaic_whose_files_cannot_be_known_is_refused(tmp_path: Path) -> None
     path.write_text(path.read_text().replace("relativeToVRT", "2"))  # GDAL takes it
     with pytest.raises(InputError, match="no well-formed XML"):
         open_scene([path])
+
+
+def test_a_band_may_be_made_of_another_whatever_the_mosaic_calls_itself(tmp_path: Path) -> None:
+    (path,) = mosaic(lambda path, at: None)(tmp_path)
+    other = '<VRTRasterBand dataType="Byte" band="2">' + PART.replace("{}.tif", f"../{tmp_path.name}/a.vrt").format(0)
+    path.write_text(path.read_text().replace("</VRTDataset>", f"{other}</VRTRasterBand></VRTDataset>"))
+    assert np.array_equal(open_scene([path]).read(Window(0, 0, SIDE, 75)).pixels, PIXELS[[0, 0], :, :75])
+
+
+def test_mosaics_within_mosaics_are_read_as_deep_as_gdal_does(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif", PIXELS[:1])
+    for depth, inner in enumerate(["a.tif", *(f"{n}.vrt" for n in range(1, 300))], start=1):
+        (tmp_path / f"{depth}.vrt").write_text(MOSAIC.format(PART.format("a", 0).replace("a.tif", inner), ""))
+    assert masked([tmp_path / f"{DEEPEST}.vrt"]).read(Window(0, 0, 9, 9)).valid.all()
+    with pytest.raises(InputError, match=f"VRT within {DEEPEST} others.*gdalbuildvrt"):
+        open_scene([tmp_path / "300.vrt"]).read(Window(0, 0, 9, 9))
+    assert not masked([tmp_path / f"{DEEPEST + 1}.vrt"]).read(Window(0, 0, 9, 9)).valid.any()

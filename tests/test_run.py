@@ -26,6 +26,7 @@ import geoseg
 from geoseg.errors import GeosegError, InputError, RunError
 from geoseg.pipeline import segment_file, vectorize_file
 from geoseg.recipes import RunOptions
+from geoseg.runtime.workspace import Workspace
 from geoseg.testing.models import IdentityModel
 
 PLACE = Affine(10, 0, 500_040, 0, -10, 5_000_170)
@@ -316,9 +317,8 @@ def test_ctrl_c_keeps_finished_tiles_and_the_same_command_resumes(tmp_path: Path
     out = tmp_path / "out"
     command = [sys.executable, "-m", "geoseg", "run", str(big), "-o", str(out), "--patch", "256", "--engine", "torch"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    journal = out / ".partial" / "journal"
     deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and not (journal.exists() and any(p.stat().st_size for p in journal.iterdir())):
+    while time.monotonic() < deadline and not any(p.stat().st_size for p in Workspace(out).journal.glob("*")):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -326,6 +326,6 @@ def test_ctrl_c_keeps_finished_tiles_and_the_same_command_resumes(tmp_path: Path
     assert process.returncode == 130, told
     assert "run the same command again to resume" in told
     assert "Traceback" not in told
-    finished = sum(len(path.read_text().splitlines()) for path in journal.iterdir())
+    finished = sum(len(path.read_text().splitlines()) for path in Workspace(out).journal.iterdir())
     assert finished >= 1
     assert not (out / "run.json").exists()

@@ -116,7 +116,7 @@ def test_a_journal_without_its_data_is_not_believed(
 ) -> None:
     out = tmp_path / "out"
     interrupted(scene, out)
-    path = lost(out / ".partial" / "store")
+    path = lost(Workspace(out).store)
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     run(scene, out)
     np.testing.assert_array_equal(mask_of(out), pixels)
@@ -125,7 +125,7 @@ def test_a_journal_without_its_data_is_not_believed(
 def test_tiles_of_another_engine_are_not_mixed_in(scene: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     interrupted(scene, out)
-    for path in (out / ".partial" / "journal").iterdir():
+    for path in Workspace(out).journal.iterdir():
         path.write_text(path.read_text().replace('"engine": "numpy', '"engine": "abacus'))
     with pytest.raises(RunError, match=r"predicted by abacus.*--restart"):
         run(scene, out)
@@ -153,7 +153,7 @@ def test_what_only_polygons_depend_on_may_change_on_the_way(scene: Path, tmp_pat
     out = tmp_path / "out"
     with pytest.raises(GeosegError, match="cable"):
         run(scene, out, events=Events((StopAt("components", 1),)))
-    before = {path: path.stat().st_mtime_ns for path in (out / ".partial" / "store").rglob("*.*")}
+    before = {path: path.stat().st_mtime_ns for path in Workspace(out).store.rglob("*.*")}
     seen = StopAt("predict", 1)
     assert run(scene, out, min_area_m2=10, events=Events((seen,))).resumed
     assert seen.left == 1, "no tile was predicted again"

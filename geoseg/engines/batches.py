@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from geoseg.results import Batch
 
+MOST = 8
+"""Patches that a segmenter is asked for at a time: a larger fixed batch is filled up with patches nobody wants."""
+
 
 def fixed_batches(batch: Batch, size: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_], int]]:
     """Pixels (size, channel, row, col) as float32, validity (size, 1, row, col) and how many of them count.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, cast
 
 from geoseg.engines.openvino_engine import SHAPES_KEPT
+from geoseg.engines.torch_engine import best_device
 from geoseg.protocols import Model, TorchModel
 
 ASSUMED_VALUES = 128
@@ -18,14 +20,29 @@ SPARE = 2.0
 """Over what the largest activations add up to (measured: 1.2 to 1.8 on U-Nets, torch and OpenVINO, both precisions)."""
 
 
-def working_bytes(model: Model, shapes: Sequence[tuple[int, int]], *, engine: str, bf16: bool, values: float) -> int:
-    """Memory in bytes that an engine takes on the CPU for patches of these (row, col) shapes, beside the weights.
+def working_bytes(
+    model: Model,
+    shapes: Sequence[tuple[int, int]],
+    *,
+    engine: str,
+    bf16: bool,
+    values: float,
+    device: str | None = None,
+) -> int:
+    """Main memory in bytes that an engine works in for patches of these (row, col) shapes, beside the weights.
 
-    `values` is what values_a_pixel() gives for the model.
+    OpenVINO keeps the working memory of the shapes it saw last, torch that of the largest. On CUDA the activations lie
+    in the GPU's own memory and count as 0; Apple's GPUs share the main one.
 
-    OpenVINO keeps the working memory of the shapes it saw last, torch that of the largest.
+    Args:
+        model: whose network runs.
+        shapes: of the patches that it is given.
+        engine: its name.
+        bf16: whether the network computes in bfloat16.
+        values: what values_a_pixel() gives for the model.
+        device: where torch runs, as TorchEngine.device: None for the best there is.
     """
-    if model.runtime != "torch":
+    if model.runtime != "torch" or (engine == "torch" and (device or best_device()).startswith("cuda")):
         return 0
     upsample = model.spec.upsample
     sizes = sorted((rows * cols * upsample**2 for rows, cols in shapes), reverse=True)
@@ -47,13 +64,17 @@ def values_a_pixel(model: Model) -> float:
         if isinstance(made, torch.Tensor):
             sizes.append(made.numel())
 
+    hooks = []
     try:
-        network = cast(TorchModel, model).network().to("meta")
+        network = copy.deepcopy(cast(TorchModel, model).network()).to("meta")  # the model may keep its own and use it
         for module in network.modules():
             if not list(module.children()):
-                module.register_forward_hook(note)
+                hooks.append(module.register_forward_hook(note))
         with torch.inference_mode():
             network(torch.zeros(1, len(model.spec.bands), side, side, device="meta"))
     except (RuntimeError, NotImplementedError, TypeError, ValueError):
         return ASSUMED_VALUES
+    finally:
+        for hook in hooks:
+            hook.remove()
     return sum(sorted(sizes)[-ALIVE:]) / side**2 if sizes else ASSUMED_VALUES

@@ -56,9 +56,9 @@ def rungs(batch: int, device: str) -> list[Rung]:
 class LadderSegmenter:
     """A model on the highest of its rungs that memory allows.
 
-    A batch for which memory is short is predicted again, whole, from the next rung down, and so is all that follows.
-    `degraded` then is True and `fingerprint` says where the model stands now. Both are read after a prediction: whoever
-    still sees the old fingerprint got the old bytes.
+    During a run, a batch for which memory is short is predicted again, whole, from the next rung down, and so is all that
+    follows. `degraded` then is True and `fingerprint` says where the model stands now. Both are read after a prediction:
+    whoever still sees the old fingerprint got the old bytes.
     """
 
     def __init__(self, steps: Sequence[Rung], stand: Callable[[Rung], Footing], *, engine: str, lock: Lock) -> None:
@@ -82,10 +82,21 @@ class LadderSegmenter:
         return found
 
     def settle(self, batch: Batch) -> None:
-        """Steps down, before a run, to the first rung that `batch` fits; what stands there is not degraded."""
+        """Steps down, before a run, to the first rung that `batch` fits.
+
+        A smaller batch is how the run is made; a model that has to leave its device for it is degraded.
+        """
+        device = self.rung.device
         while self._attempt(batch) is None:
             self._step_onto(self._below)
             log.info("%s has memory for %s at most", self.engine, self.rung)
+        if self.rung.device != device:
+            self.degraded = True
+            log.warning(
+                "%s has no memory on %s for even one patch of %d x %d pixels; going on with %s, which is slower: end what "
+                "else uses %s, or use a smaller --patch",
+                self.engine, device, batch.pixels.shape[3], batch.pixels.shape[2], self.rung, device,
+            )  # fmt: skip
 
     def _attempt(self, batch: Batch) -> NDArray[np.uint8] | None:
         """The prediction from this rung; None, with the memory free again, where it is too short and a rung is left."""

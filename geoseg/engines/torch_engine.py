@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.engines.batches import MOST
 from geoseg.engines.hardware import cpu_has_bf16, cpu_label
 from geoseg.engines.ladder import Footing, LadderSegmenter, Rung, reason_of, rungs, short_of_memory
 from geoseg.errors import EngineError
@@ -25,7 +26,7 @@ FORWARD = threading.Lock()
 """One forward pass at a time a process: torch already uses all threads it was given."""
 
 GPU_BATCH_PIXELS = 1 << 23
-"""Network pixels a batch on a GPU, before its memory says otherwise."""
+"""Network pixels a batch on a GPU at most."""
 
 FALLBACK = {"fp32": "fp32", "bf16": "auto"}
 """What a network in each precision asks of the CPU when it has to leave a GPU."""
@@ -37,7 +38,7 @@ class TorchEngine:
     device: str | None = None
     """cpu, cuda, cuda:1, mps; None takes the best there is."""
     batch: int | None = None
-    """Patches a forward pass; None: 1 on the CPU, as many as fit on a GPU."""
+    """Patches a forward pass; None: 1 on the CPU, at most batches.MOST on CUDA as its memory allows, 1 on Apple's GPUs."""
 
     def available(self) -> str | None:
         if importlib.util.find_spec("torch") is None:
@@ -78,7 +79,7 @@ class TorchEngine:
             return Footing(forward=partial(forward, fused, device=rung.device), fingerprint="/".join(labels))
 
         probed = self.batch is None and device.startswith("cuda")
-        batch = _most_patches(spec) if probed else self.batch or 1
+        batch = most_patches(spec) if probed else self.batch or 1
         segmenter = LadderSegmenter(rungs(batch, device), stand, engine="torch", lock=FORWARD)
         if probed:
             segmenter.settle(_blank(batch, spec))
@@ -134,10 +135,10 @@ def torch_precision(wanted: str, device: str) -> str:
     return wanted
 
 
-def _most_patches(spec: ModelSpec) -> int:
-    """The power of two of patches with which a GPU begins."""
+def most_patches(spec: ModelSpec) -> int:
+    """The power of two of patches with which a GPU begins, before its memory says otherwise."""
     side = spec.patch * spec.upsample
-    return 1 << max(0, (GPU_BATCH_PIXELS // (side * side)).bit_length() - 1)
+    return 1 << max(0, min(MOST, GPU_BATCH_PIXELS // (side * side)).bit_length() - 1)
 
 
 def _blank(count: int, spec: ModelSpec) -> Batch:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from geoseg.disk import flush
 from geoseg.errors import ExportError
 
 REMEDIES = {
@@ -28,7 +29,7 @@ REMEDIES = {
 PREFIX, SUFFIX = ".geoseg-", ".partial"
 """Of the names of stages."""
 
-YOUNG_S = 60.0
+YOUNG_S = 5.0
 """So old a stage must be before it counts as abandoned."""
 
 
@@ -58,7 +59,7 @@ class Stage:
             if final.is_dir():
                 raise ExportError(f"{final} is a folder, expected a file or nothing; choose another name")
         for file in made:
-            _sync(file)
+            flush(file)
         for file, final in zip(made, finals, strict=True):
             os.replace(file, final)
         for name in {*self.companions} - {file.name for file in made}:
@@ -134,12 +135,3 @@ def _export_error(target: Path, error: OSError) -> ExportError:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _sync(file: Path) -> None:
-    """Push a file to the disk: a full disk may show only now."""
-    handle = os.open(file, os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -17,6 +17,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.results import members
+
 # Headings, clockwise: east, south, west, north.
 _STEP_ROW = np.array([0, 1, 0, -1], np.int64)
 _STEP_COL = np.array([1, 0, -1, 0], np.int64)
@@ -56,9 +58,7 @@ class Chains:
 
     def taken(self, chosen: NDArray[np.int64]) -> Chains:
         """Some of the chains, in this order."""
-        sizes = np.diff(self.offsets)[chosen]
-        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        vertices = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][chosen] - offsets[:-1], sizes)
+        vertices, offsets = members(self.offsets, chosen)
         return Chains(
             vertices=self.vertices[vertices],
             offsets=offsets,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from geoseg.protocols import Reader
     from geoseg.readers.salvage import OnReadError
 
-__all__ = ["class_names", "open_scene", "resampled"]
+__all__ = ["class_names", "forgiving", "open_scene", "resampled"]
 
 
 def open_scene(
@@ -62,6 +62,20 @@ def resampled(reader: Reader, pixel_size_m: float) -> Reader:
     from geoseg.readers.resample import ResampledReader
 
     return ResampledReader(source=reader, pixel_size_m=pixel_size_m)
+
+
+def forgiving(reader: Reader) -> Reader:
+    """A reader of the same scene that leaves out what cannot be read, where it knows how to."""
+    from dataclasses import replace
+
+    from geoseg.readers.raster import RasterReader
+    from geoseg.readers.resample import ResampledReader
+
+    if isinstance(reader, RasterReader):
+        return replace(reader, on_read_error="mask")
+    if isinstance(reader, ResampledReader):
+        return replace(reader, source=forgiving(reader.source))
+    return reader
 
 
 def class_names(path: str) -> tuple[str, ...]:

@@ -36,6 +36,8 @@ MOST_BLOCKS = 2**18
 class _Damage:
     """What was found damaged in a file so far, for one choice of bands, so that it is tried once."""
 
+    file: tuple[Any, ...]
+    """Its path and signature."""
     blocks: set[tuple[int, int]] = field(default_factory=set)
     """(row, col) on the file's grid of blocks."""
     end: int = sys.maxsize
@@ -60,8 +62,8 @@ class _Damage:
 
 _found: dict[tuple[Any, ...], _Damage] = {}
 
-_told: dict[str, object] = {}
-"""Files whose damage was told."""
+_told: dict[tuple[Any, ...], object] = {}
+"""Files, by path and signature, whose damage was told."""
 
 
 def decode_around(
@@ -91,8 +93,8 @@ def decode_around(
             valid[here[1:]] = good
 
     with gdal_errors(source.path, "read"):
-        key = (source.path, *signature(source.path), *bands)
-    damage = _found.setdefault(key, _Damage())
+        file = (source.path, *signature(source.path))
+    damage = _found.setdefault((*file, *bands), _Damage(file))
     for run in _damaged(source, _blocks(source, window), window, read, damage, len(bands) * pixels.itemsize):
         inside = (_pixels(source, run) & window).within(window).slices
         pixels[(places, *inside)] = 0
@@ -116,7 +118,7 @@ def _damaged(
         except UndecodedError as error:
             if run.size == 1:
                 damage.add(run, in_order=source.in_order)
-                _tell(source, part, error)
+                _tell(damage.file, part, error)
                 yield run
                 return
     for half in _halves(run, damage.end):
@@ -147,9 +149,9 @@ def _pixels(source: Source, run: Window) -> Window:
     return source.orientation.canonical_window(native & Window(0, 0, *source.native_shape), source.native_shape)
 
 
-def _tell(source: Source, part: Window, error: UndecodedError) -> None:
+def _tell(file: tuple[Any, ...], part: Window, error: UndecodedError) -> None:
     told = object()
-    if _told.setdefault(source.path, told) is told:
+    if _told.setdefault(file, told) is told:
         logger.warning(
             "%s; what cannot be read is taken as not valid, first %d x %d pixels at row %d, column %d",
             error, part.width, part.height, part.row, part.col,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.engines.batches import MOST
 from geoseg.errors import GeosegError, RunError
 from geoseg.grid import Patch, Tile, TileGrid, Window
 from geoseg.kernels.blend import add_weighted, hann_weights, weighted_means
@@ -260,12 +261,12 @@ def _has_valid(block: Block, window: Window) -> bool:
     return bool(block.valid[window.within(block.window).slices].any())
 
 
-def _same_shape(patches: Iterable[Patch], *, most: int = 8) -> list[list[Patch]]:
-    """Groups of patches of one shape, at most `most` each, in order of their first."""
+def _same_shape(patches: Iterable[Patch]) -> list[list[Patch]]:
+    """Groups of patches of one shape, at most MOST each, in order of their first."""
     groups: dict[tuple[int, int], list[Patch]] = {}
     for patch in patches:
         groups.setdefault(patch.frame.shape, []).append(patch)
-    return [group[i : i + most] for group in groups.values() for i in range(0, len(group), most)]
+    return [group[i : i + MOST] for group in groups.values() for i in range(0, len(group), MOST)]
 
 
 def _framed(pixels: NDArray[Any], window: Window, patch: Patch) -> NDArray[Any]:

@@ -60,12 +60,14 @@ class Threads:
         task, queue = delayed(one, pure=False), iter(items)
         while part := [task(item) for item in islice(queue, AT_ONCE)]:
             compute(part, scheduler="threads", num_workers=self.workers, optimize_graph=False)
-            if errors:
-                raise errors[0]
+            if errors or self.stop:
+                break
+        if errors:
+            raise errors[0]
         self.stop.check()
 
     def everywhere(self, function: Callable[[], None]) -> None:
-        """Calls a function once in every process that has worked."""
+        """Calls a function in this process."""
         function()
 
 
@@ -101,7 +103,7 @@ class Cluster:
         self.stop.check()
 
     def everywhere(self, function: Callable[[], None]) -> None:
-        """Calls a function once in every process that has worked, without waiting for it: workers may be gone."""
+        """Calls a function in every worker's process, without waiting for it: workers may be gone."""
         if self.client.status == "running":
             with suppress(OSError):
                 self.client.run(_called, function, wait=False, on_error="ignore")

@@ -1,8 +1,8 @@
 """The output directory of a run: what is finished, what is under way, and whose it is.
 
-OUT/.partial/identity.json   what the run is: content of the scene, model, area, options, version
-OUT/.partial/journal/        finished tiles
-OUT/.partial/store/          predictions (Zarr)
+OUT/.partial/identity.json   what the run is: content of the scene, model, area, options, version; when it was begun anew
+OUT/.partial/BEGUN/journal/  finished tiles. BEGUN is a name of its own for each time that the directory is begun anew: a
+OUT/.partial/BEGUN/store/    predictions (Zarr)    tile that a cluster finishes late never comes among those of another run
 OUT/.partial/fields/         polygons, and what is kept on the way to them
 OUT/.partial/out/            files being made; renamed into OUT when all are whole
 OUT/run.json                 written last: an OUT without it is unfinished
@@ -14,15 +14,19 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from geoseg.disk import flush, replacing
 from geoseg.errors import RunError
 
 LOCK = ".geoseg.lock"
+BEGUN = "begun"
+OLD = ".old"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +67,11 @@ class Workspace:
 
     @property
     def journal(self) -> Path:
-        return self.partial / "journal"
+        return self._tiles / "journal"
 
     @property
     def store(self) -> Path:
-        return self.partial / "store"
+        return self._tiles / "store"
 
     @property
     def fields(self) -> Path:
@@ -82,9 +86,19 @@ class Workspace:
         """For a command that makes one file."""
         return cls(target.parent.absolute() / f".{target.name}.partial")
 
+    @property
+    def _tiles(self) -> Path:
+        return self.partial / str(_read_json(self.partial / "identity.json").get(BEGUN, "tiles"))
+
     def clear(self) -> None:
         """Removes all that was kept for an interrupted run."""
-        shutil.rmtree(self.partial, ignore_errors=True)
+        _remove(self.partial)
+
+    def tidy(self) -> None:
+        """Removes what a finished run has left because it was killed while it tidied up."""
+        if self.partial.exists() or (self.out / LOCK).exists() or any(self.out.glob(f"{self.partial.name}.*{OLD}")):
+            with suppress(RunError), self.locked():  # where another run is at work, it will do so
+                self.clear()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -132,6 +146,7 @@ class Workspace:
             )
         try:
             there = {} if restart else _read_json(self.partial / "identity.json")
+            begun = str(there.pop(BEGUN, uuid.uuid4().hex[:12]))
             goes_on = bool(there) and identity.same_store(there)
             if there and not goes_on and not overwrite:
                 raise RunError(
@@ -140,11 +155,12 @@ class Workspace:
                 )
             if not goes_on:
                 self.clear()
+                begun = uuid.uuid4().hex[:12]
             elif there.get("vectorize") != _plain(identity.values).get("vectorize"):
-                shutil.rmtree(self.fields, ignore_errors=True)
-            shutil.rmtree(self.making, ignore_errors=True)
-            self.partial.mkdir(parents=True, exist_ok=True)
-            write_json(self.partial / "identity.json", identity.values)
+                _remove(self.fields)
+            _remove(self.making)
+            self.making.mkdir(parents=True, exist_ok=True)
+            write_json(self.partial / "identity.json", {**identity.values, BEGUN: begun})
         except OSError as error:
             raise RunError(f"{self.out} cannot be written ({error.strerror or error}); choose another -o") from error
         return goes_on
@@ -172,9 +188,9 @@ class Workspace:
             for name in old.keys() - {file.name for file in files}:
                 if Path(name).name == name:
                     (self.out / name).unlink(missing_ok=True)
-            _flush_names(self.out)
+            flush(self.out)
             write_json(self.out / "run.json", record)
-            _flush_names(self.out)
+            flush(self.out)
         except OSError as error:
             raise RunError(
                 f"results could not be moved into {self.out} ({error.strerror or error}); "
@@ -183,15 +199,12 @@ class Workspace:
         self.clear()
 
 
-def _flush_names(folder: Path) -> None:
-    """Brings the names in a folder to the disk: after a power failure run.json must not be there without the rest."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _remove(folder: Path) -> None:
+    """Removes a folder, or at least its name: what is left of it when this is interrupted is never taken for whole."""
+    if folder.exists():
+        folder.rename(folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}{OLD}"))
+    for old in folder.parent.glob(f"{folder.name}.*{OLD}"):
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _take(file: IO[str], out: Path) -> None:
@@ -224,12 +237,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Writes JSON under a temporary name first: the file is whole or absent."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(values, indent=2, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        file.write((json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _strangers(out: Path) -> list[str]:

@@ -6,7 +6,6 @@ format 2 with `.zarray` metadata is what GDAL opens, so that the COG driver can 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.disk import flush
 from geoseg.errors import RunError
 from geoseg.grid import Tile, TileGrid, Window
 from geoseg.results import NODATA
@@ -81,7 +81,7 @@ class MaskStore:
             stack[(slice(None), *inner)] = probabilities
             self._array("probabilities")[(slice(None), *target)] = stack
         for path in self.chunk_files(tile):
-            _flush(path)
+            flush(path)
 
     def chunk_files(self, tile: Tile) -> list[Path]:
         """The files that hold a tile, whether they exist or not."""
@@ -122,12 +122,3 @@ class MaskStore:
 
             self._arrays[name] = zarr.open_array(self.path / name, mode="r+").with_config(ALWAYS_WRITE)
         return self._arrays[name]
-
-
-def _flush(path: Path) -> None:
-    """Brings a file from the system's cache to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -28,7 +28,7 @@ def read_cells(folder: Path) -> list[NDArray[Any]]:
         try:
             with tarfile.open(archive) as tar:
                 tar.extractall(unpacked, filter="data")
-        except tarfile.TarError as error:
+        except (tarfile.TarError, EOFError, OSError) as error:
             raise InputError(f"{archive} cannot be unpacked safely ({error}); download it again") from error
         found = sorted(Path(unpacked).rglob("*_poly_*.gpkg"))
         cells = [_cell(path, path.with_name(path.name.replace("_poly_", "_grid_"))) for path in found]

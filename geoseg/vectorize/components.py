@@ -82,7 +82,7 @@ class Components:
             done=_nothing, stage="components", total=len(grid), finished=len(grid) - len(missing),
         )  # fmt: skip
         seams = united(grid, pieces, min_pixels=min_pixels)
-        missing = [index for index in seams.starts if not pieces.holds(PART, index)]
+        missing = [index for index in seams.starts if not (pieces.holds(WHOLE, index) and pieces.holds(PART, index))]
         map_tiles(
             TraceTile(source=source, wanted=classes, pieces=pieces, min_pixels=min_pixels), map(seams.item, missing),
             done=_nothing, stage="outlines", total=len(seams.starts), finished=len(seams.starts) - len(missing),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyproj import CRS
 
+from geoseg.disk import flush, replacing
 from geoseg.errors import RunError
 
 if TYPE_CHECKING:
@@ -37,10 +39,15 @@ class FieldFile:
     def __iter__(self) -> Iterator[gpd.GeoDataFrame]:
         import pyarrow as pa
 
-        with pa.OSFile(str(self.path), "rb") as file:
-            reader = pa.ipc.open_file(file)
-            for number in range(reader.num_record_batches):
-                yield _frame(reader.get_batch(number), self.crs)
+        try:
+            with pa.OSFile(str(self.path), "rb") as file:
+                reader = pa.ipc.open_file(file)
+                for number in range(reader.num_record_batches):
+                    yield _frame(reader.get_batch(number), self.crs)
+        except pa.ArrowException as error:
+            raise RunError(
+                f"{self.path} is damaged ({error}); delete {self.path.parent} and run the same command again"
+            ) from error
 
     def frame(self) -> gpd.GeoDataFrame:
         """All fields at once, in memory."""
@@ -66,35 +73,43 @@ def write_field_file(folder: Path, parts: Iterable[gpd.GeoDataFrame], crs: CRS |
     import numpy as np
     import pyarrow as pa
 
-    path, count, area = folder / NAME, 0, 0.0
-    try:
+    path, count, area, queue = folder / NAME, 0, 0.0, iter(parts)
+    first = next(queue)
+    with _room_for(path):
         folder.mkdir(parents=True, exist_ok=True)
         _summary(folder).unlink(missing_ok=True)
-        with path.open("wb") as file:
-            writer = None
-            for part in parts:
-                batch = _batch(part)
-                if writer is None:
-                    writer = pa.ipc.new_file(file, batch.schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
-                writer.write_batch(batch)
-                count += len(part)
-                area += float(np.nansum(part["area_m2"]))
-            if writer is None:
-                raise ValueError("no part was given; an empty layer is one empty part")
+        file = path.open("wb")
+    try:
+        with _room_for(path):
+            options = pa.ipc.IpcWriteOptions(compression="lz4")
+            writer = pa.ipc.new_file(file, _batch(first).schema, options=options)
+        # What making the parts raises is not about this file.
+        for part in chain([first], queue):
+            with _room_for(path):
+                writer.write_batch(_batch(part))
+            count += len(part)
+            area += float(np.nansum(part["area_m2"]))
+        with _room_for(path):
             writer.close()
             file.flush()
-            os.fsync(file.fileno())
-        summary, temporary = _summary(folder), _summary(folder).with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8") as told:
-            json.dump({"count": count, "area_m2": area, "bytes": path.stat().st_size}, told)
-            told.flush()
-            os.fsync(told.fileno())
-        os.replace(temporary, summary)
+    finally:
+        with _room_for(path):
+            file.close()
+    with _room_for(path):
+        flush(path)
+        with replacing(_summary(folder)) as told:
+            told.write(json.dumps({"count": count, "area_m2": area, "bytes": path.stat().st_size}).encode())
+    return FieldFile(path=path, crs=crs, count=count, area_m2=area)
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise RunError(
             f"{path} cannot be written ({error.strerror or error}); make room and run the same command again to resume"
         ) from error
-    return FieldFile(path=path, crs=crs, count=count, area_m2=area)
 
 
 def _summary(folder: Path) -> Path:

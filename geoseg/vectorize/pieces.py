@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.disk import replacing
 from geoseg.errors import RunError
 
 Arrays = dict[str, NDArray[Any]]
@@ -27,16 +26,11 @@ class Pieces:
     def save(self, kind: str, index: tuple[int, int], arrays: Arrays) -> None:
         """Keeps `arrays`; they are on disk when this returns."""
         path = self._path(kind, index)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with replacing(path) as file:
                 np.savez(file, allow_pickle=False, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise RunError(
                 f"{self.folder} cannot be written ({error.strerror or error}); make room and run the same command again "
                 f"to resume"
@@ -50,7 +44,7 @@ class Pieces:
                 return dict(file)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise RunError(
                 f"{path} is damaged ({error}); delete {self.folder} and run the same command again"
             ) from error
