@@ -152,8 +152,12 @@ class TileGrid:
         region: Window | None = None,
     ) -> TileGrid:  # fmt: skip
         """The grid that a model asks for on a scene; with an `overlap` in pixels its patches are blended."""
-        if overlap % (2 * spec.stride):
-            raise InputError(f"--overlap {overlap} is no multiple of {2 * spec.stride}, twice the model's stride")
+        step = 2 * spec.stride
+        if overlap % step:
+            near = overlap // step * step
+            raise InputError(
+                f"--overlap {overlap} is no multiple of {step}, twice the model's stride; use {near + step}{f' or {near}' if near else ''}"
+            )
         return cls(
             shape=scene.shape,
             phase=lattice_phase(scene.transform) if scene.crs is not None else (0, 0),

@@ -286,3 +286,35 @@ def test_simplified_outlines_keep_their_distance_in_degrees(tmp_path: Path) -> N
     thin = run(path, tmp_path / "thin", simplify_m=30).fields.to_crs(32634)
     assert shapely.get_num_coordinates(thin.geometry[0]) < shapely.get_num_coordinates(exact.geometry[0]) / 2
     assert shapely.hausdorff_distance(exact.geometry[0], thin.geometry[0]) <= 30.1
+
+
+def test_what_a_finished_run_left_because_it_was_killed_is_tidied_up(scene: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(scene, out)
+    (out / ".partial" / "store").mkdir(parents=True)
+    (out / ".partial.0a1b2c3d.old").mkdir()
+    (out / ".geoseg.lock").touch()
+    assert run(scene, out).resumed
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_tiles_that_come_home_late_do_not_reach_the_run_that_was_begun_anew(scene: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(GeosegError, match="cable"):
+        run(scene, out, events=Events((StopAt("predict", 3),)))
+    late = Workspace(out).journal
+    with pytest.raises(GeosegError, match="cable"):
+        run(scene, out, restart=True, events=Events((StopAt("predict", 3),)))
+    assert Workspace(out).journal != late
+    assert not late.exists()
+
+
+def test_a_tile_is_traced_again_where_half_of_it_is_gone(scene: Path, tmp_path: Path) -> None:
+    whole, out = run(scene, tmp_path / "whole").record["outputs"], tmp_path / "out"
+    with pytest.raises(GeosegError, match="cable"):
+        run(scene, out, events=Events((StopAt("outlines", 9),)))
+    lost = sorted(Workspace(out).fields.glob("components/whole/*.npz"))
+    assert lost
+    for path in lost[::2]:
+        path.unlink()
+    assert run(scene, out).record["outputs"] == whole

@@ -44,7 +44,7 @@ def model_options(command: Any) -> Any:
         click.option("--overlap", type=int, help="Pixels over which patches are blended; decides the result.  [default: 0]"),
         click.option("--tile", type=int, help="Patches along a tile's side; never decides the result."),
         click.option("--workers", type=int, help="Tiles under way at a time."),
-        click.option("--max-memory", help="Memory to stay below, e.g. 4GB; lowers workers, tile, then patch."),
+        click.option("--max-memory", help="Memory to stay below on this machine, e.g. 4GB."),
         click.option("--scheduler", help="Address of a Dask scheduler, e.g. tcp://host:8786."),
         click.option("--allow-mixed-engines", is_flag=True, help="Go on where engines or hardware differ."),
         click.option(

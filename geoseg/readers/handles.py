@@ -62,6 +62,10 @@ def gdal_errors(path: str, doing: str) -> Iterator[None]:
         raise InputError(_message(path, doing, error)) from error
 
 
+PASS_OVER = ", or leave out what cannot be read with --on-read-error mask"
+"""The way on where some pixels cannot be read."""
+
+
 @contextmanager
 def _undecoded(path: str) -> Iterator[None]:
     try:
@@ -89,7 +93,7 @@ def _message(path: str, doing: str, error: BaseException) -> str:
         )
     return (
         f"cannot {doing} {path!r}: {reason}; check it with `gdalinfo -checksum`, and download or export it again if it "
-        f"is damaged"
+        f"is damaged{PASS_OVER if doing == 'read' else ''}"
     )
 
 

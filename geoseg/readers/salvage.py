@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from geoseg.grid import Window
 from geoseg.readers.decoding import decode
-from geoseg.readers.handles import UndecodedError, gdal_errors, signature
+from geoseg.readers.handles import PASS_OVER, UndecodedError, gdal_errors, signature
 from geoseg.readers.inspection import Source
 
 logger = logging.getLogger(__name__)
@@ -153,6 +153,6 @@ def _tell(file: tuple[Any, ...], part: Window, error: UndecodedError) -> None:
     told = object()
     if _told.setdefault(file, told) is told:
         logger.warning(
-            "%s; what cannot be read is taken as not valid, first %d x %d pixels at row %d, column %d",
-            error, part.width, part.height, part.row, part.col,
+            "%s; what cannot be read is left out, first %d x %d pixels at row %d, column %d",
+            str(error).removesuffix(PASS_OVER), part.width, part.height, part.row, part.col,
         )  # fmt: skip

@@ -90,7 +90,8 @@ class TraceItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seams:
-    """The union of all components that reach a rim. Grows with the seams, by some 50 bytes a component, and not with pixels."""
+    """The union of all components that reach a rim. Grows with the seams, by 34 bytes a component (170 while they are
+    united), and not with pixels."""
 
     grid: TileGrid
     pieces: Pieces
