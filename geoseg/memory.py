@@ -26,7 +26,7 @@ BASE = 900 * MB
 BASE_PLAIN = 450 * MB
 """The same for models that need neither torch nor OpenVINO."""
 
-GDAL_CACHE = 270 * MB
+GDAL_CACHE = 140 * MB
 """Blocks of the scene while it is read, or of the store while it is copied."""
 
 EXPORT = 350 * MB

@@ -98,6 +98,7 @@ def kept(out: Path) -> dict[str, set[tuple[int, int]]]:
 def disturbed(scene: Path, folder: Path, undisturbed: tuple[dict[str, str], Log], *kills: tuple[Any, ...]) -> None:
     """Runs that are killed one after the other, and one that is left alone."""
     out = folder / "out"
+    folder.mkdir(exist_ok=True)
     for number, until in enumerate([*kills, ()]):
         before = kept(out)
         code = child(scene, out, folder / f"log{number}", *until)

@@ -26,7 +26,7 @@ Overview = Literal["mode", "average"]
 BLOCK = 512
 """Side of a block in pixels."""
 
-CACHE_BYTES = 256 * 2**20
+CACHE_BYTES = 128 * 2**20
 """GDAL's block cache while copying; what bounds the memory."""
 
 PLAIN_BYTES = 2**32

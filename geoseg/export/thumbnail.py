@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from geoseg.protocols import Reader
     from geoseg.scene import Scene
 
-READ_PIXELS = 4_000_000
+READ_PIXELS = 2_000_000
 """Pixels that are held at a time."""
 
 TOTAL_PIXELS = 400_000_000

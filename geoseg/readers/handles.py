@@ -24,7 +24,7 @@ from geoseg.errors import InputError
 from geoseg.readers.places import local_path
 
 HANDLES_PER_THREAD = 32
-CACHE_BYTES = 256 * 2**20
+CACHE_BYTES = 128 * 2**20
 """GDAL's block cache of the process; GDAL_CACHEMAX in the environment goes before it."""
 
 OPTIONS = {"GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE", "GDAL_NUM_THREADS": "1", "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO"}
