@@ -16,6 +16,7 @@ from geoseg.plan import Plan
 from geoseg.recipes import RunOptions
 from geoseg.results import PROBABILITY_MAX
 from geoseg.runtime.events import Events
+from geoseg.runtime.heap import give_back
 from geoseg.runtime.stop import Stop
 from geoseg.runtime.workspace import Identity, Workspace
 from geoseg.stitch.journal import Journal
@@ -134,12 +135,14 @@ def make_outputs(
         write_rasters(plan, store, workspace.making, identity, probabilities=plan.options.probabilities, made=made)
         events.stage_advanced("export", units=1 + plan.options.probabilities)
         for name in plan.options.format:
+            give_back()
             stop.check()
             exporter = exporter_for(name)
             for path in exporter.write(fields, workspace.making / f"fields{exporter.suffix}"):
                 made[path] = "fields"
             events.stage_advanced("export")
         preview = workspace.making / "preview.png"
+        give_back()
         stop.check()
         for path in write_preview(forgiving(plan.reader), fields, preview, model=plan.model.spec.name):
             made[path] = "preview"

@@ -23,6 +23,7 @@ from geoseg.plugins import load_plugin
 from geoseg.protocols import ClassSource, Model, Reader, TileMap, Vectorizer
 from geoseg.recipes import RunOptions
 from geoseg.runtime.events import Events
+from geoseg.runtime.heap import give_back
 from geoseg.runtime.patches import KEPT_BYTES
 from geoseg.runtime.predict import PredictTile, release_segmenters
 from geoseg.runtime.runners import Runner, runner_for
@@ -272,6 +273,7 @@ def predict_into_store(
         runner.map(task, missing, done=done)
     finally:
         runner.everywhere(release_segmenters)
+        give_back()
     events.stage_finished("predict")
     engines = sorted({record.engine for record in journal.records() if not record.degraded} - {""})
     if len(engines) > 1 and not mixed:
@@ -346,6 +348,7 @@ def delineate(
     parts = vectorizer.outlines(source, wanted, map_tiles=tiles, min_pixels=least, folder=folder / options.instances)
     made = write_field_file(folder, chain([frame(nothing())], map(frame, parts)), scene.crs)
     shutil.rmtree(folder / options.instances, ignore_errors=True)
+    give_back()
     return made
 
 
