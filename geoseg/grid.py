@@ -154,10 +154,8 @@ class TileGrid:
         """The grid that a model asks for on a scene; with an `overlap` in pixels its patches are blended."""
         step = 2 * spec.stride
         if overlap % step:
-            near = overlap // step * step
-            raise InputError(
-                f"--overlap {overlap} is no multiple of {step}, twice the model's stride; use {near + step}{f' or {near}' if near else ''}"
-            )
+            good = " or ".join(str(near) for near in (overlap // step * step, -(-overlap // step) * step) if near)
+            raise InputError(f"--overlap {overlap} is no multiple of {step}, twice the model's stride; use {good}")
         return cls(
             shape=scene.shape,
             phase=lattice_phase(scene.transform) if scene.crs is not None else (0, 0),
