@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from geoseg.errors import RunError
+
 
 def flush(path: Path) -> None:
     """Brings a file, or the names in a folder, from the system's cache to the disk. A full disk may show only now."""
@@ -34,3 +36,14 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Around writing what a run keeps for itself: an OSError comes out as RunError that names `path` and the way on."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be written ({error.strerror or error}); make room and run the same command again to resume"
+        ) from error

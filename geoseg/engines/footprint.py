@@ -72,7 +72,7 @@ def values_a_pixel(model: Model) -> float:
                 hooks.append(module.register_forward_hook(note))
         with torch.inference_mode():
             network(torch.zeros(1, len(model.spec.bands), side, side, device="meta"))
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):  # a network that needs real values to go through
         return ASSUMED_VALUES
     finally:
         for hook in hooks:

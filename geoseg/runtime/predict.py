@@ -6,12 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.disk import room_for
 from geoseg.engines.batches import MOST
 from geoseg.errors import GeosegError, RunError
 from geoseg.grid import Patch, Tile, TileGrid, Window
@@ -221,10 +221,8 @@ class PredictTile:
         begun = time.perf_counter()
         spec = self.predictor.model.spec
         mask = classes_of(made.probabilities, made.valid, len(spec.class_names))
-        try:
+        with room_for(self.store.path):
             self.store.write(tile, mask, made.probabilities)
-        except OSError as error:
-            raise RunError(_unwritable(self.store.path, error)) from error
         record = TileRecord(
             index=index,
             valid=int(made.valid.sum()),
@@ -237,15 +235,9 @@ class PredictTile:
             unread=tuple((part.row, part.col, part.height, part.width) for part in made.unread),
             write_s=round(time.perf_counter() - begun, 4),
         )
-        try:
+        with room_for(self.journal.folder):
             self.journal.append(record)
-        except OSError as error:
-            raise RunError(_unwritable(self.journal.folder, error)) from error
         return record
-
-
-def _unwritable(path: Path, error: OSError) -> str:
-    return f"{path} cannot be written ({error.strerror or error}); make room and run the same command again to resume"
 
 
 def _channels(pixels: NDArray[Any], scaling: InputScaling) -> NDArray[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyproj import CRS
 
-from geoseg.disk import flush, replacing
+from geoseg.disk import flush, replacing, room_for
 from geoseg.errors import RunError
 
 if TYPE_CHECKING:
@@ -75,41 +74,31 @@ def write_field_file(folder: Path, parts: Iterable[gpd.GeoDataFrame], crs: CRS |
 
     path, count, area, queue = folder / NAME, 0, 0.0, iter(parts)
     first = next(queue)
-    with _room_for(path):
+    with room_for(path):
         folder.mkdir(parents=True, exist_ok=True)
         _summary(folder).unlink(missing_ok=True)
         file = path.open("wb")
     try:
-        with _room_for(path):
+        with room_for(path):
             options = pa.ipc.IpcWriteOptions(compression="lz4")
             writer = pa.ipc.new_file(file, _batch(first).schema, options=options)
         # What making the parts raises is not about this file.
         for part in chain([first], queue):
-            with _room_for(path):
+            with room_for(path):
                 writer.write_batch(_batch(part))
             count += len(part)
             area += float(np.nansum(part["area_m2"]))
-        with _room_for(path):
+        with room_for(path):
             writer.close()
             file.flush()
     finally:
-        with _room_for(path):
+        with room_for(path):
             file.close()
-    with _room_for(path):
+    with room_for(path):
         flush(path)
         with replacing(_summary(folder)) as told:
             told.write(json.dumps({"count": count, "area_m2": area, "bytes": path.stat().st_size}).encode())
     return FieldFile(path=path, crs=crs, count=count, area_m2=area)
-
-
-@contextmanager
-def _room_for(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"{path} cannot be written ({error.strerror or error}); make room and run the same command again to resume"
-        ) from error
 
 
 def _summary(folder: Path) -> Path:

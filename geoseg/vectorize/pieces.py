@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.disk import replacing
+from geoseg.disk import replacing, room_for
 from geoseg.errors import RunError
 
 Arrays = dict[str, NDArray[Any]]
@@ -26,15 +26,10 @@ class Pieces:
     def save(self, kind: str, index: tuple[int, int], arrays: Arrays) -> None:
         """Keeps `arrays`; they are on disk when this returns."""
         path = self._path(kind, index)
-        try:
+        with room_for(self.folder):
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as file:
                 np.savez(file, allow_pickle=False, **arrays)
-        except OSError as error:
-            raise RunError(
-                f"{self.folder} cannot be written ({error.strerror or error}); make room and run the same command again "
-                f"to resume"
-            ) from error
 
     def load(self, kind: str, index: tuple[int, int]) -> Arrays | None:
         """What was kept; None if nothing was."""
