@@ -44,6 +44,12 @@ RIM_PIXELS, RIM_BYTES = 25, 170
 FIELD_PIXELS, FIELD_BYTES = 600, 2000
 """Pixels of a scene for each field, where it is dense, and what is held of one in a row of tiles."""
 
+SMOOTH_FIELD_BYTES = 2500
+"""What smooth outlines add to that: a vertex for each pixel side, not for each corner."""
+
+CORNER_BYTES = 4500
+"""What is held of a field while its neighbours are simplified: the vertices of its outline, sorted."""
+
 INDEX_BYTES = 75
 """A field in the index of a FlatGeobuf."""
 
@@ -85,6 +91,7 @@ def estimate(plan: Plan, *, grid: TileGrid, workers: int, values: float | None =
     from geoseg.engines.batches import MOST
     from geoseg.engines.footprint import values_a_pixel, working_bytes
     from geoseg.runtime.patches import KEPT_BYTES
+    from geoseg.vectorize.simplify import KEPT as TILES_SIMPLIFIED
 
     spec, scene = plan.model.spec, plan.reader.scene
     channels, bands = len(spec.outputs), len(plan.predictor.scaling.bands)
@@ -103,7 +110,9 @@ def estimate(plan: Plan, *, grid: TileGrid, workers: int, values: float | None =
     tile += grid.tile_size**2 * (3 * channels + 4 + sums)
     pixels = grid.extent.size
     rims = len(grid) * (TILE_BYTES + 4 * grid.tile_size // RIM_PIXELS * RIM_BYTES)
-    row = grid.tile_size * grid.extent.width // FIELD_PIXELS * FIELD_BYTES
+    smooth, thin = plan.options.smooth, plan.options.simplify_m > 0
+    row = grid.tile_size * grid.extent.width // FIELD_PIXELS * (FIELD_BYTES + smooth * SMOOTH_FIELD_BYTES)
+    row += thin * min(len(grid), TILES_SIMPLIFIED) * grid.tile_size**2 // FIELD_PIXELS * CORNER_BYTES
     index = pixels // FIELD_PIXELS * INDEX_BYTES * ("fgb" in plan.options.format)
     return Need(
         predict=base + GDAL_CACHE + engine + workers * tile + grid.blend * KEPT_BYTES,

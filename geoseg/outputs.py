@@ -89,9 +89,8 @@ def identify(plan: Plan) -> Identity:
             "geoseg": VERSION,
             "vectorize": {
                 "field_class": plan.field_class,
-                "instances": options.instances,
+                **options.of_fields(),
                 "min_area_m2": plan.min_area_m2,
-                "simplify_m": options.simplify_m,
             },
         }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,7 @@ from geoseg.plan import Plan, check_lonlat, prepare
 from geoseg.plugins import load_plugin
 from geoseg.protocols import ClassSource, Model, Reader, TileMap, Vectorizer
 from geoseg.recipes import RunOptions
+from geoseg.results import FieldRules, Lines
 from geoseg.runtime.events import Events
 from geoseg.runtime.heap import give_back
 from geoseg.runtime.patches import KEPT_BYTES
@@ -162,7 +164,8 @@ def vectorize_file(
     Args:
         source: any raster that rasterio opens.
         out: vector file, whose suffix says the format.
-        options: field_class (default `field`, else class 1), instances, min_area_m2, simplify_m, crs, pixel_size_m, workers.
+        options: field_class (default `field`, else class 1), instances, min_area_m2, simplify_m, smooth, crs,
+            pixel_size_m, workers.
         classes: names by class id; None takes those in the file, if any.
         tile: side of a tile in pixels; never decides the result.
         overwrite: replace `out`.
@@ -194,8 +197,7 @@ def vectorize_file(
             "raster": reader.content_hash(),
             "geoseg": VERSION,
             "vectorize": {
-                "class": wanted, "classes": list(names), "instances": options.instances, "pixel_size_m": size,
-                "min_area_m2": options.min_area_m2, "simplify_m": options.simplify_m, "tile": tile,
+                "class": wanted, "classes": list(names), "pixel_size_m": size, "tile": tile, **options.of_fields(),
             },
         }
     )  # fmt: skip
@@ -206,7 +208,7 @@ def vectorize_file(
     ):
         workspace.begin(identity, overwrite=True, restart=False)
         fields = delineate(
-            raster_classes(reader, wanted=wanted, classes=len(names), tile=tile), reader,
+            raster_classes(reader, wanted=wanted, names=names, tile=tile), reader,
             wanted=[WANTED], class_names=("", label), pixel_size_m=size or 1.0, min_area_m2=options.min_area_m2 or 0.0,
             options=options, tiles=mapped(runner, events), folder=workspace.fields,
         )  # fmt: skip
@@ -245,7 +247,8 @@ def predict_into_store(
     plan: Plan, workspace: Workspace, identity: Identity, runner: Runner, events: Events
 ) -> MaskStore:
     """Predicts every tile that the journal does not know yet."""
-    store = MaskStore(path=workspace.store, grid=plan.grid, channels=len(plan.model.spec.outputs))
+    outputs = plan.model.spec.outputs
+    store = MaskStore(path=workspace.store, grid=plan.grid, channels=len(outputs), lines=Lines.of(outputs))
     try:
         store.create()
     except OSError as error:
@@ -318,7 +321,7 @@ def delineate(
         class_names: by class id.
         pixel_size_m: of a pixel, used where the scene has no CRS.
         min_area_m2: smaller objects are left out, after they are merged.
-        options: instances and simplify_m are used.
+        options: those of fields are used.
         tiles: runs the tiles.
         folder: for the polygons and what is kept on the way to them. The same call again goes on with what is there.
         unread: parts of the scene that could not be read; None where that would have ended the run.
@@ -329,7 +332,8 @@ def delineate(
     scene, grid = reader.scene, source.grid
     if (made := open_field_file(folder, scene.crs)) is not None:
         return made
-    vectorizer: Vectorizer = load_plugin("vectorizers", options.instances)()
+    method = options.method(source.lines)
+    vectorizer: Vectorizer = load_plugin("vectorizers", method)()
     largest = pixel_size_m**2 if scene.crs is None else _largest_pixel_m2(scene, scene.crs)
     # Objects that cannot reach the minimum are dropped before they are traced; the rest is measured exactly.
     least = 0.98 * min_area_m2 / largest if largest > 0 else 0
@@ -337,19 +341,41 @@ def delineate(
 
     def frame(outlines: Outlines) -> gpd.GeoDataFrame:
         part = fields(
-            outlines, scene, class_names, origin=grid.phase, pixel_size_m=pixel_size_m, simplify_m=options.simplify_m,
-            with_confidence=measured, unread=unread,
+            outlines, scene, class_names, origin=grid.phase, pixel_size_m=pixel_size_m, with_confidence=measured,
+            with_support=source.lines.channel is not None, unread=unread,
         )  # fmt: skip
         keep = ~(
             part["area_m2"] < min_area_m2
         ).to_numpy()  # an area that cannot be measured is no reason to drop a field
         return part if keep.all() else part[keep].reset_index(drop=True)
 
-    parts = vectorizer.outlines(source, wanted, map_tiles=tiles, min_pixels=least, folder=folder / options.instances)
+    rules = field_rules(
+        options, source.lines, scene, pixel_size_m=pixel_size_m, min_pixels=least, classes=len(class_names)
+    )
+    parts = vectorizer.outlines(source, wanted, map_tiles=tiles, rules=rules, folder=folder / method)
     made = write_field_file(folder, chain([frame(nothing())], map(frame, parts)), scene.crs)
-    shutil.rmtree(folder / options.instances, ignore_errors=True)
+    shutil.rmtree(folder / method, ignore_errors=True)
     give_back()
     return made
+
+
+def field_rules(
+    options: RunOptions, lines: Lines, scene: Scene, *, pixel_size_m: float, min_pixels: float, classes: int
+) -> FieldRules:
+    """The options of fields in pixels, of the size that pixels have at the scene's centre."""
+    from geoseg.vectorize.polygons import longest_pixel_m
+
+    area = pixel_size_m**2
+    if scene.crs is not None:
+        rows, cols = (np.array([size / 2]) for size in scene.shape)
+        area = float(pixel_areas_m2(scene.transform, scene.crs, rows=rows, cols=cols)[0])
+    watershed = options.method(lines) == "watershed"
+    chosen = options.shaping(divided=watershed, pixel_m=math.sqrt(area))
+    return FieldRules(
+        min_pixels=min_pixels, hole_pixels=chosen["max_hole_m2"] / area, reach=chosen["give_back_m"] / math.sqrt(area),
+        fragment=chosen["min_part_m2"] / area, smooth=options.smooth,
+        tolerance=options.simplify_m / longest_pixel_m(scene, pixel_size_m), classes=classes,
+    )  # fmt: skip
 
 
 def mapped(runner: Runner, events: Events) -> TileMap:

@@ -12,6 +12,7 @@ from geoseg.grid import TileGrid
 from geoseg.plugins import load_plugin
 from geoseg.protocols import Model, Reader
 from geoseg.recipes import RunOptions
+from geoseg.results import Lines
 from geoseg.runtime.area import Area, area_of_interest
 from geoseg.runtime.predict import Predictor
 from geoseg.runtime.runners import default_workers
@@ -97,7 +98,7 @@ def prepare(scenes: Sequence[Any], options: RunOptions, *, model: Model | None =
     spec = model.spec
     check_fit(reader.scene, spec, allow_resample=options.resample)
     spec.class_id(options.field_class or spec.field_class)
-    load_plugin("vectorizers", options.instances)
+    load_plugin("vectorizers", options.method(Lines.of(spec.outputs)))
     check_place(reader.scene)
     size = reader.scene.resolution_m()
     if options.resample and resolution_problem(reader.scene, spec):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from geoseg.grid import TileGrid, Window
-from geoseg.results import Batch, Block, InputScaling, Outlines
+from geoseg.results import Batch, Block, FieldRules, InputScaling, Lines, Outlines
 from geoseg.scene import Scene
 from geoseg.spec import ModelSpec
 
@@ -99,6 +99,11 @@ class ClassSource(Protocol):
     @property
     def grid(self) -> TileGrid: ...
 
+    @property
+    def lines(self) -> Lines:
+        """What it knows of the boundaries of fields."""
+        ...
+
     def classes(self, window: Window) -> NDArray[np.uint8]:
         """(row, col) class ids; 255 where there is no data and beyond the region of the grid."""
         ...
@@ -134,9 +139,9 @@ class Vectorizer(Protocol):
     """Turns classes into outlines of objects."""
 
     def outlines(
-        self, source: ClassSource, wanted: Sequence[int], *, map_tiles: TileMap, min_pixels: float, folder: Path
+        self, source: ClassSource, wanted: Sequence[int], *, map_tiles: TileMap, rules: FieldRules, folder: Path
     ) -> Iterator[Outlines]:
-        """Objects of the wanted classes, merged over seams, those under `min_pixels` left out, ordered by first pixel.
+        """Objects of the wanted classes, merged over seams, made as the rules say, ordered by first pixel.
 
         They come a part at a time. `folder` is the vectorizer's own: what it leaves there it finds again when the same
         call is repeated after an interruption. Workers see it too.

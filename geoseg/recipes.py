@@ -10,8 +10,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
 from geoseg.errors import InputError
+from geoseg.results import Lines
 
 DECISIVE = {"bands", "pixel_size_m", "scale", "offset", "nodata", "resample", "on_read_error"}
+OF_FIELDS = {
+    "instances", "min_area_m2", "give_back_m", "max_hole_m2", "min_part_m2", "simplify_m", "smooth",
+}  # fmt: skip
 FORMATS = ("gpkg", "shp", "parquet", "fgb", "geojson")
 
 
@@ -63,14 +67,23 @@ class RunOptions(BaseModel):
     """What to do about parts of a scene that cannot be read: end the run, or leave them out as nodata."""
     allow_mixed_engines: bool = False
     """Go on where workers, or an earlier try, predict with another engine or hardware: results may then differ in places."""
-    instances: str = "components"
-    """Vectorizer that makes objects of classes."""
+    instances: str = "auto"
+    """Vectorizer that makes objects of classes; auto takes watershed where boundaries are known, else components."""
     field_class: str | None = None
     """Class that becomes polygons, by name or id; None takes the model's."""
     min_area_m2: float | None = Field(default=None, ge=0)
     """Smaller fields are left out, after fields are merged over tiles; None takes the model's own limit."""
+    give_back_m: float | None = Field(default=None, ge=0)
+    """Boundary pixels up to that far away are given to the nearest field; None takes 2.5 m or one pixel, whichever is more,
+    with watershed, and 0 with components."""
+    max_hole_m2: float | None = Field(default=None, ge=0)
+    """Smaller gaps within a field are filled; None takes 500 with watershed, and 0 with components."""
+    min_part_m2: float | None = Field(default=None, ge=0)
+    """Watershed divides no smaller parts from a field; None takes 3500."""
     simplify_m: float = Field(default=0.0, ge=0)
-    """Largest distance in metres of simplified outlines from exact ones; 0 for exact outlines."""
+    """Largest distance in metres of simplified outlines from those before; 0 leaves out nothing."""
+    smooth: bool = False
+    """Outlines along the contour of the probability, below a pixel, in place of the pixels' sides."""
 
     @field_validator("format", "bands", mode="before")
     @classmethod
@@ -103,6 +116,29 @@ class RunOptions(BaseModel):
             return cls(**values)
         except ValidationError as error:
             raise InputError(_told(error, "option")) from error
+
+    def of_fields(self) -> dict[str, Any]:
+        """The options that decide how classes become polygons, as JSON values."""
+        return self.model_dump(mode="json", include=OF_FIELDS)
+
+    def method(self, lines: Lines) -> str:
+        """The vectorizer: as asked, or the one that suits what is known of boundaries."""
+        if self.instances != "auto":
+            return self.instances
+        return "components" if lines.channel is None else "watershed"
+
+    def shaping(self, *, divided: bool, pixel_m: float) -> dict[str, float]:
+        """give_back_m, max_hole_m2 and min_part_m2: as asked, or what suits objects that are divided or not.
+
+        The values were chosen on aerial images of 1 m (US, those that fields-rgb is trained on) and one Sentinel-2 scene
+        (Estonia, May), together with the thresholds of geoseg.vectorize.watershed.
+        """
+        usual = {"give_back_m": max(2.5, pixel_m), "max_hole_m2": 500.0, "min_part_m2": 3500.0}
+        asked = {name: getattr(self, name) for name in usual}
+        return {
+            name: value if asked[name] is None else asked[name]
+            for name, value in (usual if divided else dict.fromkeys(usual, 0.0)).items()
+        }
 
     def decisive(self) -> dict[str, Any]:
         """The options that decide what is predicted, as JSON values; what they name (model, area) counts by content."""

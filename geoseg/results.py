@@ -10,12 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.grid import Window
+from geoseg.spec import Channel
 
 NODATA = 255
 """In masks and probabilities: no data here."""
 
 PROBABILITY_MAX = 254
 """A probability p is stored as floor(254 p + .5)."""
+
+BOUNDARY = "boundary"
+"""Name of the class of pixels between fields."""
+
+SMOOTH_SCALE = 64
+"""Units in a pixel of the vertices of smooth outlines: they are whole numbers, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +63,52 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """Which of a source's outputs tell where fields end."""
+
+    channel: int | None = None
+    """Stored output that says so by itself: the probability of a boundary, or the distance to the nearest; None for none."""
+    inverted: bool = False
+    """True for a distance, which is small where fields end."""
+    free_class: int | None = None
+    """Class id of boundary pixels, which may be given to the fields beside them; None where there is no such class."""
+
+    @classmethod
+    def of(cls, outputs: Sequence[Channel]) -> Lines:
+        """What a model's outputs say: a boundary goes before a distance."""
+        for i, output in enumerate(outputs):
+            if output.kind == "boundary" or (output.kind == "class" and output.name == BOUNDARY):
+                return cls(channel=i, free_class=i if output.kind == "class" else None)
+        distance = next((i for i, output in enumerate(outputs) if output.kind == "distance"), None)
+        return cls(channel=distance, inverted=distance is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldRules:
+    """How classes become outlines of fields. Lengths are in pixels, areas in their number."""
+
+    min_pixels: float = 0
+    """Smaller objects are left out, after they are merged over tiles."""
+    hole_pixels: float = 0
+    """Enclosed gaps below it are filled."""
+    reach: float = 0
+    """Boundary pixels up to that far away are given to the nearest field."""
+    fragment: float = 0
+    """Parts below it are not divided from their neighbours."""
+    smooth: bool = False
+    """Outlines follow the contour of the probability, below a pixel, in place of the pixels' sides."""
+    tolerance: float = 0
+    """Largest distance between the simplified outlines and those before; 0 leaves them as they are."""
+    classes: int = 255
+    """Channels of stored probabilities that are classes and compete; those beyond are outputs of another kind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outlines:
-    """Objects as exact pixel outlines in integer scene pixels, ordered by their first pixel in row-major order."""
+    """Objects as outlines in integers, ordered by their first pixel in row-major order: a clean coverage.
+
+    Where objects lie side by side, their outlines have the same vertices.
+    """
 
     first: NDArray[np.int64]
     """(object, 2) row and column of the first pixel."""
@@ -65,16 +116,28 @@ class Outlines:
     """(object,) class ids."""
     pixels: NDArray[np.int64]
     """(object,) areas in pixels."""
+    own: NDArray[np.int64]
+    """(object,) pixels of the object's own class; the others were given to it or filled."""
     sums: NDArray[np.int64]
-    """(object,) stored probabilities of the object's class, summed over its pixels."""
+    """(object,) stored probabilities of the object's class, summed over those."""
     touches: NDArray[np.bool_]
     """(object,) True where the object has a side without data beyond it: the scene's edge or nodata."""
+    sides: NDArray[np.int64]
+    """(object,) sides of pixels along the outline, holes too."""
+    opened: NDArray[np.int64]
+    """(object,) those of them towards the scene's edge or nodata."""
+    support: NDArray[np.int64]
+    """(object,) stored evidence of a boundary, summed over the others."""
     vertices: NDArray[np.int32]
-    """(vertex, 2) row and column of pixel corners; rings are closed (first vertex again at the end)."""
+    """(vertex, 2) row and column in scene pixels x `scale`; rings are closed (first vertex again at the end)."""
+    junction: NDArray[np.bool_]
+    """(vertex,) True where more than two of the four sides that meet in a pixel corner are boundaries."""
     rings: NDArray[np.int64]
     """(ring + 1,) where each ring begins in `vertices`."""
     objects: NDArray[np.int64]
     """(object + 1,) where each object begins in `rings`: its shell first, then its holes by first vertex."""
+    scale: int = 1
+    """Units of `vertices` in a pixel: 1 for outlines along the pixels' sides, SMOOTH_SCALE for smooth ones."""
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -82,11 +145,12 @@ class Outlines:
     @classmethod
     def joined(cls, parts: Sequence[Outlines]) -> Outlines:
         """The objects of all parts, one part after the other."""
-        flat = {name: np.concatenate([getattr(part, name) for part in parts]) for name in (*PER_OBJECT, "vertices")}
+        names = (*PER_OBJECT, *PER_VERTEX)
         return cls(
-            **flat,
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names},
             rings=_chained([part.rings for part in parts]),
             objects=_chained([part.objects for part in parts]),
+            scale=parts[0].scale,
         )
 
     def taken(self, order: NDArray[np.int64]) -> Outlines:
@@ -94,11 +158,15 @@ class Outlines:
         rings, objects = members(self.objects, order)
         vertices, starts = members(self.rings, rings)
         flat = {name: getattr(self, name)[order] for name in PER_OBJECT}
-        return Outlines(**flat, vertices=self.vertices[vertices], rings=starts, objects=objects)
+        flat |= {name: getattr(self, name)[vertices] for name in PER_VERTEX}
+        return Outlines(**flat, rings=starts, objects=objects, scale=self.scale)
 
 
-PER_OBJECT = ("first", "kind", "pixels", "sums", "touches")
+PER_OBJECT = ("first", "kind", "pixels", "own", "sums", "touches", "sides", "opened", "support")
 """The entries of Outlines with one row an object."""
+
+PER_VERTEX = ("vertices", "junction")
+"""The entries of Outlines with one row a vertex."""
 
 
 def members(offsets: NDArray[np.int64], order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

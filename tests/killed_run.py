@@ -24,7 +24,9 @@ import geoseg
 from geoseg.runtime.events import Events
 from geoseg.runtime.predict import PredictTile
 from geoseg.testing.models import PatchMeanModel
-from geoseg.vectorize.components import LabelTile, TraceTile
+from geoseg.vectorize.shapes import ShapeTile
+from geoseg.vectorize.tracing import TraceTile
+from geoseg.vectorize.watershed import FloodTile
 
 FORMATS = ("gpkg", "shp", "parquet", "geojson")
 
@@ -96,7 +98,9 @@ def main(scene: str, out: str, log: str, *until: str) -> None:
 
     for owner, name in ((os, "fsync"), (os, "replace"), (os, "unlink"), (os, "mkdir"), (shutil, "rmtree")):
         around(owner, name, moment, moment)
-    for task, kind in ((PredictTile, "predict"), (LabelTile, "components"), (TraceTile, "outlines")):
+    for task, kind in (
+        (PredictTile, "predict"), (FloodTile, "regions"), (ShapeTile, "fields"), (TraceTile, "outlines")
+    ):  # fmt: skip
         around(
             task, "__call__",
             lambda _, item, kind=kind: watch.write(tile=item if isinstance(item, tuple) else item.index, kind=kind), nothing,
@@ -104,7 +108,7 @@ def main(scene: str, out: str, log: str, *until: str) -> None:
     model = PatchMeanModel(patch=64, halo=8)
     geoseg.run(
         scene, out=out, model=model, overlap=16, workers=2, min_area_m2=0, format=FORMATS, probabilities=True,
-        events=Events((watch,)),
+        instances="watershed", min_part_m2=2000, max_hole_m2=1500, simplify_m=12, events=Events((watch,)),
     )  # fmt: skip
     watch.enter("end")
 

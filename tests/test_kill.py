@@ -23,7 +23,7 @@ from geoseg.stitch.journal import Journal
 
 SEED = 20261122
 CHILD = Path(__file__).with_name("killed_run.py")
-STAGES = ("begin", "predict", "components", "outlines", "after outlines", "export", "after export")
+STAGES = ("begin", "predict", "regions", "fields", "outlines", "after outlines", "export", "after export")
 """`after outlines` joins and writes the polygons, `after export` moves the files to their places."""
 
 
@@ -87,9 +87,9 @@ def undisturbed(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 def kept(out: Path) -> dict[str, set[tuple[int, int]]]:
     """The tiles that are finished on disk, by kind of work."""
     workspace = Workspace(out)
-    names = {"components": "rims", "outlines": "parts"}
+    names = {"regions": "regions", "fields": "shapes", "outlines": "parts"}
     found = {
-        kind: {tuple(map(int, path.stem.split("."))) for path in workspace.fields.glob(f"components/{name}/*.npz")}
+        kind: {tuple(map(int, path.stem.split("."))) for path in workspace.fields.glob(f"watershed/{name}/*.npz")}
         for kind, name in names.items()
     }
     return {"predict": Journal(workspace.journal).finished(), **found}  # type: ignore[dict-item]
@@ -129,7 +129,7 @@ def test_a_run_that_is_killed_in_each_stage_resumes(
     """One run, killed once in every stage on its way."""
     log = undisturbed[1]
     kills = [("call", log.moments["predict"][len(log.moments["predict"]) // 3])]
-    for stage in ("components", "outlines", "export"):
+    for stage in ("regions", "fields", "outlines", "export"):
         kills.append(("time", stage, log.seconds[stage] / 3))
     disturbed(scene, tmp_path, undisturbed, *kills)
 

@@ -320,7 +320,8 @@ def test_command_prints_a_table_and_json(tmp_path):
     result = CliRunner().invoke(command, [str(mask), str(path), *options], catch_exceptions=False)
     record = json.loads(result.output)
     assert list(record) == [
-        "schema", "pred", "truth", "partial", "min_area_m2", "objects", "pixels", "grid", "notes",
+        "schema", "pred", "truth", "partial", "min_area_m2", "objects", "verdicts", "segmentation", "boundary",
+        "matched_outlines", "areas", "intervals", "pixels", "grid", "notes",
     ]  # fmt: skip
     assert record["schema"] == "geoseg-evaluation-1"
     assert record["partial"] is True

@@ -267,12 +267,17 @@ def test_segment_and_vectorize_make_what_run_makes(
     assert not list(tmp_path.glob(".mask.tif*"))
 
 
-def test_vectorizing_probabilities_equals_the_run(scene: Path, tmp_path: Path) -> None:
-    result = rerun(scene, tmp_path / "out", probabilities=True)
+@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("simplify_m", [0.0, 15.0])
+def test_vectorizing_probabilities_equals_the_run(scene: Path, tmp_path: Path, smooth: bool, simplify_m: float) -> None:
+    rules: dict[str, Any] = {"smooth": smooth, "simplify_m": simplify_m}
+    result = rerun(scene, tmp_path / "out", probabilities=True, **rules)
     _, (written, *_) = vectorize_file(
-        tmp_path / "out" / "probabilities.tif", out=tmp_path / "again.parquet", options=RunOptions(min_area_m2=0)
-    )
+        tmp_path / "out" / "probabilities.tif", out=tmp_path / "again.parquet",
+        options=RunOptions(min_area_m2=0, **rules),
+    )  # fmt: skip
     again = gpd.read_parquet(written)
+    assert shapely.coverage_is_valid(again.geometry.to_numpy())
     assert again["confidence"].tolist() == result.fields["confidence"].tolist()
     assert again.geometry.geom_equals(result.fields.geometry).all()
 

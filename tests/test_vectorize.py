@@ -22,9 +22,12 @@ from scipy import ndimage
 from geoseg.grid import TileGrid, Window
 from geoseg.kernels.label import label
 from geoseg.kernels.outline import trace
-from geoseg.results import Outlines
-from geoseg.vectorize.components import Components
+from geoseg.results import FieldRules, Lines, Outlines
+from geoseg.vectorize.instances import Components
 from geoseg.vectorize.polygons import nothing, polygons
+
+FAST = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+"""Where pieces of tiles need not wait for a disk."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,10 @@ class ArrayClasses:
     array: NDArray[np.uint8]
     grid: TileGrid
     stored: NDArray[np.uint8] | None = None
+
+    @property
+    def lines(self) -> Lines:
+        return Lines()
 
     def classes(self, window: Window) -> NDArray[np.uint8]:
         return self._cut(self.array, window)
@@ -60,19 +67,36 @@ def serially(
 
 def outlines(
     array: NDArray[np.uint8], *, tile: int, phase: tuple[int, int] = (0, 0), wanted: Sequence[int] = (1,),
-    min_pixels: float = 0, stored: NDArray[np.uint8] | None = None,
+    min_pixels: float = 0, stored: NDArray[np.uint8] | None = None, **rules: Any,
 ) -> Outlines:  # fmt: skip
     grid = TileGrid(shape=array.shape, phase=phase, patch=tile, halo=0)
     source = ArrayClasses(array, grid, stored)
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(dir=FAST) as folder:
         parts = list(
-            Components().outlines(source, wanted, map_tiles=serially, min_pixels=min_pixels, folder=Path(folder))
+            Components().outlines(
+                source,
+                wanted,
+                map_tiles=serially,
+                rules=FieldRules(min_pixels=min_pixels, **rules),
+                folder=Path(folder),
+            )
         )
     return Outlines.joined(parts) if parts else nothing()
 
 
 def normalised(polygons_: Any) -> set[bytes]:
     return {shapely.to_wkb(shapely.normalize(polygon)) for polygon in polygons_}
+
+
+def straightened(polygons_: Any) -> list[Any]:
+    """Without the vertices that outlines have at junctions where they run straight on, which rasterio leaves out."""
+
+    def turns(ring: Any) -> NDArray[np.float64]:
+        places = shapely.get_coordinates(ring)[:-1]
+        before, after = places - np.roll(places, 1, axis=0), np.roll(places, -1, axis=0) - places
+        return np.asarray(places[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]])
+
+    return [shapely.Polygon(turns(one.exterior), [turns(hole) for hole in one.interiors]) for one in polygons_]
 
 
 def oracle(array: NDArray[np.uint8], wanted: Sequence[int]) -> list[Any]:
@@ -108,7 +132,7 @@ def test_tiled_outlines_equal_the_whole_and_rasterio(
     assert same(whole, tiled)
     made = polygons(tiled, Affine.identity())
     assert all(polygon.is_valid for polygon in made)
-    assert normalised(made) == normalised(oracle(array, (1, 2)))
+    assert normalised(straightened(made)) == normalised(oracle(array, (1, 2)))
 
 
 @given(masks, st.integers(1, 9))
@@ -158,7 +182,7 @@ def test_mask_of_2000_pixels_equals_rasterio_on_the_whole(tile: int) -> None:
     made = polygons(outlines(array, tile=tile, phase=(-13, 77)), Affine.identity())
     expected = oracle(array, (1,))
     assert len(made) == len(expected) > 1000
-    assert normalised(made) == normalised(expected)
+    assert normalised(straightened(made)) == normalised(expected)
 
 
 def test_a_checkerboard_of_two_classes_is_one_component_a_pixel() -> None:

@@ -152,7 +152,7 @@ def test_one_more_format_or_a_lost_file_is_made_again(scene: Path, tmp_path: Pat
 def test_what_only_polygons_depend_on_may_change_on_the_way(scene: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(GeosegError, match="cable"):
-        run(scene, out, events=Events((StopAt("components", 1),)))
+        run(scene, out, events=Events((StopAt("regions", 1),)))
     before = {path: path.stat().st_mtime_ns for path in Workspace(out).store.rglob("*.*")}
     seen = StopAt("predict", 1)
     assert run(scene, out, min_area_m2=10, events=Events((seen,))).resumed
@@ -313,7 +313,7 @@ def test_a_tile_is_traced_again_where_half_of_it_is_gone(scene: Path, tmp_path: 
     whole, out = run(scene, tmp_path / "whole").record["outputs"], tmp_path / "out"
     with pytest.raises(GeosegError, match="cable"):
         run(scene, out, events=Events((StopAt("outlines", 9),)))
-    lost = sorted(Workspace(out).fields.glob("components/whole/*.npz"))
+    lost = sorted(Workspace(out).fields.glob("*/whole/*.npz"))
     assert lost
     for path in lost[::2]:
         path.unlink()

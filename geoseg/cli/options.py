@@ -58,12 +58,18 @@ def field_options(command: Any) -> Any:
     """From classes to polygons."""
     return _stacked(
         command,
-        click.option("--instances", help="How objects are made of classes: components.", default="components"),
+        click.option(
+            "--instances", default="auto", help="How fields are made of classes: watershed, components, auto."
+        ),
         click.option("--field-class", help="Class that becomes polygons, by name or id."),
+        click.option("--give-back-m", type=float, help="Boundary pixels that near are given to the nearest field."),
+        click.option("--max-hole-m2", type=float, help="Smaller gaps within a field are filled."),
+        click.option("--min-part-m2", type=float, help="Watershed divides no smaller parts from a field."),
         click.option("--min-area-m2", type=float, help="Smaller fields are left out.  [default: the model's limit]"),
         click.option(
             "--simplify-m", type=float, help="Largest distance in metres from the exact outline.  [default: 0]"
         ),
+        click.option("--smooth", is_flag=True, help="Outlines along the contour of the probability, below a pixel."),
     )
 
 

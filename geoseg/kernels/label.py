@@ -20,6 +20,34 @@ def _find(parent: NDArray[np.int32], i: int) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
+def strongest(stored: NDArray[np.uint8], rest: bool, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The class with the largest probability, of equals the first.
+
+    Args:
+        stored: (class, row, col) stored probabilities.
+        rest: True where what they leave of 254 is the probability of a class of its own, which comes before the others.
+        codes: (class + 1,) what to write for each class; the last entry is for that class.
+
+    Returns:
+        (row, col) codes.
+    """
+    count, rows, cols = stored.shape
+    out = np.empty((rows, cols), np.uint8)
+    for r in range(rows):
+        for c in range(cols):
+            found, best, used = 0, stored[0, r, c], np.int64(stored[0, r, c])
+            for i in range(1, count):
+                value = stored[i, r, c]
+                used += value
+                if value > best:
+                    found, best = i, value
+            if rest and 254 - used >= best:
+                found = count
+            out[r, c] = codes[found]
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
 def label(classes: NDArray[np.uint8], wanted: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
     """4-connected components of equal class.
 
@@ -71,29 +99,23 @@ def label(classes: NDArray[np.uint8], wanted: NDArray[np.bool_]) -> tuple[NDArra
 
 
 @numba.njit(nogil=True, cache=True)
-def measure(
-    labels: NDArray[np.int32], count: int, framed: NDArray[np.uint8], probabilities: NDArray[np.uint8]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8], NDArray[np.bool_]]:
-    """Integer sums of every component, ready to be added up over tiles.
+def label_sums(
+    labels: NDArray[np.int32], count: int, classes: NDArray[np.uint8], probabilities: NDArray[np.uint8]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pixels of labels and their probability, ready to be added up over tiles.
 
     Args:
-        labels: (row, col) as `label` gives them.
+        labels: (row, col), 0 for none, 1..count.
         count: how many there are.
-        framed: (row + 2, col + 2) class ids with one pixel of the neighbours around; 255 where there is no data,
-            beyond the scene too.
+        classes: (row, col) class ids.
         probabilities: (channel, row, col) stored probabilities; a pixel's own class is the channel that is summed.
             An array with no channel gives sums of zero.
 
     Returns:
-        first: (count, 2) row and column of the first pixel in row-major order;
-        pixels: (count,) areas; sums: (count,) summed stored probability; kind: (count,) class ids;
-        touches: (count,) True where a pixel has a side without data beyond it.
+        pixels: (count,); sums: (count,) of the stored probability.
     """
-    first = np.full((count, 2), -1, np.int64)
     pixels = np.zeros(count, np.int64)
     sums = np.zeros(count, np.int64)
-    kind = np.zeros(count, np.uint8)
-    touches = np.zeros(count, np.bool_)
     rows, cols = labels.shape
     channels = probabilities.shape[0]
     for r in range(rows):
@@ -101,22 +123,10 @@ def measure(
             i = labels[r, c] - 1
             if i < 0:
                 continue
-            value = framed[r + 1, c + 1]
-            if first[i, 0] < 0:
-                first[i, 0] = r
-                first[i, 1] = c
-                kind[i] = value
             pixels[i] += 1
-            if value < channels:
-                sums[i] += probabilities[value, r, c]
-            if (
-                framed[r, c + 1] == 255
-                or framed[r + 2, c + 1] == 255
-                or framed[r + 1, c] == 255
-                or framed[r + 1, c + 2] == 255
-            ):
-                touches[i] = True
-    return first, pixels, sums, kind, touches
+            if classes[r, c] < channels:
+                sums[i] += probabilities[classes[r, c], r, c]
+    return pixels, sums
 
 
 @numba.njit(nogil=True, cache=True)

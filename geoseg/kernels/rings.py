@@ -40,14 +40,19 @@ def survey(vertices: NDArray[np.int32], starts: NDArray[np.int64]) -> tuple[NDAr
 
 @numba.njit(nogil=True, cache=True)
 def arranged(
-    vertices: NDArray[np.int32], starts: NDArray[np.int64], lowest: NDArray[np.int64], rank: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    vertices: NDArray[np.int32],
+    junction: NDArray[np.bool_],
+    starts: NDArray[np.int64],
+    lowest: NDArray[np.int64],
+    rank: NDArray[np.int64],
+) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.int64]]:
     """Rings in the order of `rank`, each from its smallest vertex and closed (first vertex again at the end).
 
     Returns:
-        vertices (n, 2) and ring offsets (ring + 1,).
+        vertices (n, 2), which of them are junctions (n,), and ring offsets (ring + 1,).
     """
     out = np.empty((vertices.shape[0] + rank.size, 2), np.int32)
+    joint = np.empty(out.shape[0], np.bool_)
     offsets = np.empty(rank.size + 1, np.int64)
     at = 0
     for i in range(rank.size):
@@ -56,9 +61,11 @@ def arranged(
         offsets[i] = at
         for j in range(first, end):
             out[at, 0], out[at, 1] = vertices[j, 0], vertices[j, 1]
+            joint[at] = junction[j]
             at += 1
         for j in range(begin, first + 1):
             out[at, 0], out[at, 1] = vertices[j, 0], vertices[j, 1]
+            joint[at] = junction[j]
             at += 1
     offsets[rank.size] = at
-    return out, offsets
+    return out, joint, offsets

@@ -13,7 +13,7 @@ from pyproj.crs.coordinate_operation import LambertAzimuthalEqualAreaConversion
 
 from geoseg.errors import InputError
 from geoseg.metrics.layers import FieldPolygons, FieldRaster, Layer, OnGrid, grid_crs
-from geoseg.scene import pixel_area_m2
+from geoseg.scene import pixel_area_m2, to_lonlat
 
 MAX_PIXELS = 100_000_000
 """Largest grid that two vector layers are burnt into."""
@@ -30,14 +30,34 @@ def metric_crs(truth: FieldPolygons) -> CRS | None:
     import shapely
 
     crs = truth.crs
-    if crs is None or (crs.is_projected and "pseudo-mercator" not in crs.name.lower()):
+    if crs is None or _has_true_lengths(crs):
         return crs
     if not truth.objects:
         return CRS.from_epsg(6933)
-    import geopandas as gpd
+    inside = shapely.point_on_surface(truth.geometry[0])
+    return _equal_area_around(inside.x, inside.y, crs)
 
-    inside = gpd.GeoSeries([shapely.point_on_surface(truth.geometry[0])], crs=crs).to_crs(4326).iloc[0]
-    lon, lat = round(inside.x, 1), round(inside.y, 1)
+
+def metric_grid_crs(grid: GeoBox) -> CRS | None:
+    """Where outlines on a grid are measured: its own projected CRS, else an equal-area one around its middle."""
+    crs = grid_crs(grid)
+    if crs is None or _has_true_lengths(crs):
+        return crs
+    rows, cols = grid.shape
+    return _equal_area_around(*(grid.transform @ (cols / 2, rows / 2)), crs)
+
+
+def metres_per_unit(crs: CRS | None) -> float:
+    """Metres in a unit of a projected CRS; 1 without one."""
+    return 1.0 if crs is None else float(crs.axis_info[0].unit_conversion_factor)
+
+
+def _has_true_lengths(crs: CRS) -> bool:
+    return bool(crs.is_projected and "pseudo-mercator" not in crs.name.lower())
+
+
+def _equal_area_around(x: float, y: float, crs: CRS) -> CRS:
+    lon, lat = (round(float(value), 1) for value in to_lonlat(x, y, crs))
     return ProjectedCRS(LambertAzimuthalEqualAreaConversion(lat, lon), name=f"equal-area around {lon}, {lat}")
 
 
@@ -64,7 +84,7 @@ def common_grid(pred: FieldPolygons, truth: FieldPolygons, pixel_size_m: float |
     if crs is None:
         size = 1.0
     elif pixel_size_m is not None:
-        size = pixel_size_m / float(crs.axis_info[0].unit_conversion_factor)
+        size = pixel_size_m / metres_per_unit(crs)
     else:
         reference = truth.geometry if truth.objects else every
         typical = math.sqrt(float(np.median(shapely.area(reference)))) if reference.size else 1.0
@@ -95,11 +115,19 @@ def repeated_share(layer: FieldPolygons, on: OnGrid, grid: GeoBox) -> float:
     return 1 - burnt / total if total else 0.0
 
 
+def pixel_side(grid: GeoBox) -> float:
+    """Side of a square as large as the pixel in the middle of the grid: in metres, or in units without a CRS."""
+    crs = grid_crs(grid)
+    if crs is None or _has_true_lengths(crs):
+        return math.sqrt(abs(grid.transform.determinant)) * metres_per_unit(crs)
+    return math.sqrt(grid_pixel_m2(grid))
+
+
 def grid_pixel_m2(grid: GeoBox) -> float:
     """Geodesic area of the pixel in the middle of the grid."""
     crs = grid_crs(grid)
     rows, cols = grid.shape
     area = pixel_area_m2(grid.transform, crs, row=rows / 2, col=cols / 2) if crs else math.nan
     if not area > 0:
-        raise InputError("the area of a pixel is unknown; leave the minimum area out")
+        raise InputError("the area of a pixel is unknown: the grid does not lie on the globe; check its georeference")
     return area

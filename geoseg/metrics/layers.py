@@ -132,6 +132,8 @@ class FieldRaster:
     """The class that is field."""
     class_names: Mapping[str, int]
     """Class ids by name."""
+    instances: bool = False
+    """True where the raster gave object ids rather than classes."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -141,6 +143,8 @@ class FieldRaster:
     @property
     def definition(self) -> str:
         """What counts as field."""
+        if self.instances:
+            return "ids above 0, each id is an object"
         name = next((name for name, i in self.class_names.items() if i == self.field_id), None)
         return f"class {self.field_id}{f' ({name})' if name else ''}, objects are its 4-connected components"
 
@@ -178,6 +182,49 @@ class FieldRaster:
             crs=crs,
             field_id=field_id,
             class_names=class_names,
+            notes=notes,
+        )
+
+    @classmethod
+    def of_instances(
+        cls,
+        ids: NDArray[Any],
+        *,
+        name: str,
+        transform: Affine,
+        crs: CRS | None,
+        valid: NDArray[np.bool_] | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> FieldRaster:
+        """A raster of object ids: all pixels of one id are one object, whatever they touch; 0 is none.
+
+        Args:
+            ids: (row, col) integers; arbitrary where not valid.
+            name: for messages and reports.
+            transform: maps (col, row) of a pixel corner to (x, y).
+            crs: None where coordinates are pixels.
+            valid: (row, col), True where something is known; None for all.
+            notes: what was done on the way in.
+
+        Raises:
+            InputError: an id is below 0.
+        """
+        known = np.ones(ids.shape, dtype=np.bool_) if valid is None else valid
+        present, inverse = np.unique(np.where(known, ids, 0), return_inverse=True)
+        if present.size and int(present[0]) < 0:
+            raise InputError(f"{name} holds the object id {present[0]}; ids are 0 (none) and above: set it as nodata")
+        first = 0 if present.size and int(present[0]) == 0 else 1
+        labels = (inverse.reshape(ids.shape) + first).astype(np.int32)
+        return cls(
+            name=name,
+            classes=(labels > 0).astype(np.uint8),
+            valid=known,
+            labels=labels,
+            transform=transform,
+            crs=crs,
+            field_id=1,
+            class_names={"background": 0, "field": 1},
+            instances=True,
             notes=notes,
         )
 

@@ -163,12 +163,7 @@ def score_objects(overlap: Overlap, *, partial: bool = False) -> ObjectScores:
     matched_iou = iou[pairs]
     best = np.zeros(overlap.true_area.size)
     np.maximum.at(best, overlap.true_index, iou)
-    ignored = 0
-    if partial:
-        shared = np.bincount(overlap.pred_index, weights=overlap.area, minlength=overlap.pred_area.size)
-        outside = 2 * shared <= overlap.pred_area
-        outside[overlap.pred_index[pairs]] = False  # so by arithmetic, and kept so against rounding
-        ignored = int(outside.sum())
+    ignored = int((~counted(overlap, pairs, partial=partial)).sum())
     return ObjectScores(
         predicted=overlap.pred_area.size - ignored,
         true=overlap.true_area.size,
@@ -178,3 +173,19 @@ def score_objects(overlap: Overlap, *, partial: bool = False) -> ObjectScores:
         ignored=ignored,
         partial=partial,
     )
+
+
+def counted(overlap: Overlap, pairs: NDArray[np.intp], *, partial: bool = False) -> NDArray[np.bool_]:
+    """(predicted object,) True where a prediction counts: everywhere, but with `partial` labels see `score_objects`.
+
+    Args:
+        overlap: of predicted and true objects.
+        pairs: those of its pairs that match, from `match`.
+        partial: the labels are partial.
+    """
+    if not partial:
+        return np.ones(overlap.pred_area.size, dtype=np.bool_)
+    shared = np.bincount(overlap.pred_index, weights=overlap.area, minlength=overlap.pred_area.size)
+    inside = 2 * shared > overlap.pred_area
+    inside[overlap.pred_index[pairs]] = True  # so by arithmetic, and kept so against rounding
+    return np.asarray(inside, dtype=np.bool_)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from geoseg.disk import flush
 from geoseg.errors import RunError
 from geoseg.grid import Tile, TileGrid, Window
-from geoseg.results import NODATA
+from geoseg.results import NODATA, Lines
 
 ALWAYS_WRITE: Any = {"write_empty_chunks": True}
 """Zarr leaves out chunks of fill values by default; here a missing chunk means that the tile is not done."""
@@ -29,13 +29,15 @@ class MaskStore:
     grid: TileGrid
     channels: int
     """Number of probability channels; 0 for a store that holds only the mask."""
+    lines: Lines = field(default_factory=Lines)
+    """What they say of the boundaries of fields."""
     _arrays: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def __getstate__(self) -> tuple[Path, TileGrid, int]:
-        return self.path, self.grid, self.channels
+    def __getstate__(self) -> tuple[Path, TileGrid, int, Lines]:
+        return self.path, self.grid, self.channels, self.lines
 
-    def __setstate__(self, state: tuple[Path, TileGrid, int]) -> None:
-        for name, value in zip(("path", "grid", "channels"), state, strict=True):
+    def __setstate__(self, state: tuple[Path, TileGrid, int, Lines]) -> None:
+        for name, value in zip(("path", "grid", "channels", "lines"), state, strict=True):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "_arrays", {})
 

@@ -28,8 +28,9 @@ def nothing() -> Outlines:
     """Outlines of no object."""
     none, offsets = np.empty(0, np.int64), np.zeros(1, np.int64)
     return Outlines(
-        first=np.empty((0, 2), np.int64), kind=np.empty(0, np.uint8), pixels=none, sums=none, touches=none > 0,
-        vertices=np.empty((0, 2), np.int32), rings=offsets, objects=offsets,
+        first=np.empty((0, 2), np.int64), kind=np.empty(0, np.uint8), pixels=none, own=none, sums=none, touches=none > 0,
+        sides=none, opened=none, support=none,
+        vertices=np.empty((0, 2), np.int32), junction=none > 0, rings=offsets, objects=offsets,
     )  # fmt: skip
 
 
@@ -37,7 +38,7 @@ def polygons(outlines: Outlines, transform: Affine) -> NDArray[np.object_]:
     """(object,) shapely polygons; `transform` maps (col, row) to (x, y)."""
     if not len(outlines):
         return np.empty(0, object)
-    col, row = outlines.vertices[:, 1].astype(np.float64), outlines.vertices[:, 0].astype(np.float64)
+    row, col = outlines.vertices.T / float(outlines.scale)
     a, b, c, d, e, f = tuple(transform)[:6]
     coordinates = np.stack([a * col + b * row + c, d * col + e * row + f], axis=1)
     offsets = (outlines.rings, outlines.objects)
@@ -75,36 +76,39 @@ def fields(
     *,
     origin: tuple[int, int],
     pixel_size_m: float,
-    simplify_m: float = 0.0,
     with_confidence: bool = True,
+    with_support: bool = True,
     unread: Sequence[Window] | None = None,
 ) -> gpd.GeoDataFrame:
     """Field polygons in the scene's CRS, in the order of `outlines`.
 
+    Columns: `confidence`, the mean probability of the class over its own pixels; `boundary_support`, the mean probability of
+    a boundary along the outline; `compactness`, 4 pi area / perimeter^2 (Polsby and Popper 1991), 1 for a circle;
+    `nodata_fraction`, the share of the outline that borders on the scene's edge or on nodata, beyond which the field may go on.
+
     Args:
-        outlines: in scene pixels.
+        outlines: in scene pixels; measures are those of the polygons as written.
         scene: gives transform and CRS.
         class_names: by class id.
         origin: scene pixel (row, col) of the lattice's origin; ids count from there.
         pixel_size_m: side of a pixel in metres, used where there is no CRS.
-        simplify_m: largest distance in metres between the exact outline and the simplified one; 0 keeps it exact.
-            Measures are those of the polygon as written.
         with_confidence: False where the source has no probabilities: the column is then empty.
+        with_support: False where the source says nothing of boundaries: that column is then empty.
         unread: parts of the scene that could not be read; fields that touch one are marked in a column `unread`, which is
             there unless this is None.
     """
     import geopandas as gpd
 
     shapes = polygons(outlines, scene.transform)
-    if simplify_m > 0:
-        shapes = simplified(shapes, tolerance=simplify_m / longest_unit_m(scene, pixel_size_m))
     if scene.crs is not None:
         area, perimeter = geodesic(shapes, scene.crs)
     else:
         unit = units_in_m(scene, pixel_size_m)
         area, perimeter = shapely.area(shapes) * unit**2, shapely.length(shapes) * unit
     rows, cols = (outlines.first - np.array(origin)).T if len(outlines) else (np.empty(0, int), np.empty(0, int))
-    confidence = outlines.sums / (PROBABILITY_MAX * np.maximum(outlines.pixels, 1))
+    confidence = outlines.sums / (PROBABILITY_MAX * np.maximum(outlines.own, 1))
+    closed = outlines.sides - outlines.opened
+    support = np.where(closed > 0, outlines.support / (PROBABILITY_MAX * np.maximum(closed, 1)), np.nan)
     names = np.array([*class_names, *(f"class_{i}" for i in range(len(class_names), 256))], object)
     columns = {
         "id": np.array([f"r{row}c{col}" for row, col in zip(rows, cols, strict=True)], object),
@@ -112,7 +116,10 @@ def fields(
         "area_m2": np.round(area, 2),
         "perimeter_m": np.round(perimeter, 2),
         "confidence": np.round(confidence, 4) if with_confidence else np.full(len(outlines), np.nan),
+        "boundary_support": np.round(support, 4) if with_support else np.full(len(outlines), np.nan),
+        "compactness": np.round(4 * np.pi * area / np.where(perimeter > 0, perimeter, np.nan) ** 2, 4),
         "touches_edge": outlines.touches,
+        "nodata_fraction": np.round(outlines.opened / np.maximum(outlines.sides, 1), 4),
     }
     if unread is not None:
         columns["unread"] = touching(outlines, unread)
@@ -129,25 +136,20 @@ def touching(outlines: Outlines, windows: Sequence[Window]) -> NDArray[np.bool_]
     return found
 
 
-def longest_unit_m(scene: Scene, pixel_size_m: float) -> float:
-    """Length in metres of one unit of the scene's coordinates, along the axis where it is longer, at the centre."""
+def longest_pixel_m(scene: Scene, pixel_size_m: float) -> float:
+    """Metres that a step of one pixel covers at most, in whatever direction, at the scene's centre; inf where unknown."""
+    a, b, _, d, e, _ = tuple(scene.transform)[:6]
     if scene.crs is None:
-        return units_in_m(scene, pixel_size_m)
-    rows, cols = scene.shape
-    x, y = scene.transform @ (cols / 2, rows / 2)
-    step = math.sqrt(abs(float(scene.transform.determinant)))
-    lon, lat = to_lonlat(np.array([x, x + step, x]), np.array([y, y, y + step]), scene.crs)
-    _, _, lengths = WGS84.inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:])
-    return float(np.max(lengths)) / step
+        steps = np.array([[a, b], [d, e]]) * units_in_m(scene, pixel_size_m)
+    else:
+        rows, cols = scene.shape
+        x, y = scene.transform @ (cols / 2, rows / 2)
+        lon, lat = to_lonlat(np.array([x, x + a, x + b]), np.array([y, y + d, y + e]), scene.crs)
+        towards, _, lengths = WGS84.inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:])
+        steps = np.stack([lengths * np.sin(np.radians(towards)), lengths * np.cos(np.radians(towards))])
+    return float(np.linalg.norm(steps, ord=2)) if np.isfinite(steps).all() else math.inf
 
 
 def units_in_m(scene: Scene, pixel_size_m: float) -> float:
     """Length in metres of one unit of the scene's coordinates, at its centre."""
     return pixel_size_m / math.sqrt(abs(float(scene.transform.determinant)))
-
-
-def simplified(shapes: NDArray[np.object_], *, tolerance: float) -> NDArray[np.object_]:
-    """Polygons with fewer vertices, none farther than `tolerance` from the exact outline; valid, none lost."""
-    thin = shapely.simplify(shapes, tolerance, preserve_topology=True)
-    keep_exact = ~shapely.is_valid(thin) | shapely.is_empty(thin) | (shapely.get_type_id(thin) != 3)
-    return np.where(keep_exact, shapes, thin)

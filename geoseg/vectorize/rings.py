@@ -13,7 +13,7 @@ from geoseg.kernels.rings import arranged, survey
 
 def assemble(
     chains: Sequence[Chains], numbers: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
     """Joins open chains over seams and orders all rings.
 
     Args:
@@ -21,51 +21,63 @@ def assemble(
         numbers: (object,) of the objects that they belong to, ascending.
 
     Returns:
-        vertices (n, 2), ring offsets (ring + 1,), object offsets into the rings (object + 1,): closed rings, each from its
-        smallest vertex (row, then column), the shell of an object first. Independent of the tiles and of their order.
+        vertices (n, 2), which of them are junctions (n,), ring offsets (ring + 1,), object offsets into the rings
+        (object + 1,), as `ordered` gives them. Independent of the tiles and of their order.
     """
-    whole: list[NDArray[np.int32]] = []
-    lengths: list[NDArray[np.int64]] = []
-    labels: list[NDArray[np.int64]] = []
-    opened: dict[tuple[int, int, int], tuple[NDArray[np.int32], tuple[int, int, int], int]] = {}
+    vertices: list[NDArray[np.int32]] = [np.empty((0, 2), np.int32)]
+    junction: list[NDArray[np.bool_]] = [np.empty(0, np.bool_)]
+    lengths: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    labels: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    opened: dict[tuple[int, int, int], tuple[Chains, int]] = {}
     for part in chains:
         closed, sizes = part.closed, np.diff(part.offsets)
-        whole.append(part.vertices[np.repeat(closed, sizes)])
+        of_closed = np.repeat(closed, sizes)
+        vertices.append(part.vertices[of_closed])
+        junction.append(part.junction[of_closed])
         lengths.append(sizes[closed])
         labels.append(part.labels[closed])
-        for i in np.flatnonzero(~closed):
-            vertices = part.vertices[part.offsets[i] : part.offsets[i + 1]]
-            opened[_key(part.starts[i])] = (vertices, _key(part.nexts[i]), int(part.labels[i]))
+        opened |= {_key(part.starts[i]): (part, int(i)) for i in np.flatnonzero(~closed)}
     while opened:
-        key = next(iter(opened))
-        run, follow, label = opened.pop(key)
-        joined = [run]
-        while follow != key:
-            piece, follow, _ = opened.pop(follow)
-            joined.append(piece)
-        ring = _corners(np.concatenate(joined))
-        whole.append(ring)
-        lengths.append(np.array([len(ring)]))
-        labels.append(np.array([label]))
-    if not whole:
-        return np.empty((0, 2), np.int32), np.zeros(1, np.int64), np.zeros(len(numbers) + 1, np.int64)
-    flat, of = np.concatenate(whole), np.concatenate(labels)
-    del whole
+        first, (part, i) = opened.popitem()
+        size = 0
+        while True:
+            run = slice(part.offsets[i], part.offsets[i + 1])
+            vertices.append(part.vertices[run])
+            junction.append(part.junction[run])
+            size += len(vertices[-1])
+            follow = _key(part.nexts[i])
+            if follow == first:
+                break
+            part, i = opened.pop(follow)
+        lengths.append(np.array([size]))
+        labels.append(part.labels[[i]])
     starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-    lowest, shell = survey(flat, starts)
-    rank = np.lexsort((flat[lowest, 1], flat[lowest, 0], ~shell, of))
-    vertices, rings = arranged(flat, starts, lowest, rank)
+    return ordered(np.concatenate(vertices), np.concatenate(junction), starts, np.concatenate(labels), numbers)
+
+
+def ordered(
+    vertices: NDArray[np.int32], junction: NDArray[np.bool_], starts: NDArray[np.int64], of: NDArray[np.int64],
+    numbers: NDArray[np.int64],
+) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
+    """Rings in canonical order.
+
+    Args:
+        vertices: (n, 2), ring after ring, the first one of a ring not repeated at its end.
+        junction: (n,) which of them are junctions.
+        starts: (ring + 1,) where each ring begins.
+        of: (ring,) number of the object that it belongs to.
+        numbers: (object,) of the objects, ascending.
+
+    Returns:
+        vertices (n + ring, 2), junctions (n + ring,), ring offsets (ring + 1,), object offsets into the rings
+        (object + 1,): closed rings, each from its smallest vertex (row, then column), the shell of an object first.
+    """
+    lowest, shell = survey(vertices, starts)
+    rank = np.lexsort((vertices[lowest, 1], vertices[lowest, 0], ~shell, of))
+    vertices, junction, rings = arranged(vertices, junction, starts, lowest, rank)
     objects = np.append(np.searchsorted(of[rank], numbers, side="left"), len(rank))
-    return vertices, rings, objects.astype(np.int64)
+    return vertices, junction, rings, objects.astype(np.int64)
 
 
 def _key(edge: NDArray[np.int32]) -> tuple[int, int, int]:
     return int(edge[0]), int(edge[1]), int(edge[2])
-
-
-def _corners(ring: NDArray[np.int32]) -> NDArray[np.int32]:
-    """A ring (first vertex not repeated at the end) without doubled and collinear vertices."""
-    ring = ring[(ring != np.roll(ring, 1, axis=0)).any(axis=1)]
-    before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
-    # Edges run along rows or columns: two in a row are collinear exactly if both move along the same axis.
-    return np.asarray(ring[(before[:, 0] == 0) != (after[:, 0] == 0)])

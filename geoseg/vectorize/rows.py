@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,14 @@ from geoseg.results import PER_OBJECT, Outlines
 from geoseg.vectorize.pieces import Arrays, Pieces
 from geoseg.vectorize.rings import assemble
 from geoseg.vectorize.seams import Seams, numbered
+from geoseg.vectorize.simplify import CornerTiles, simplified_row
 
 WHOLE, PART, JOINED = "whole", "parts", "joined"
 """Kinds of pieces: objects within a tile; chains of objects that go on beyond it; those objects, whole, by the row of tiles
 that they begin in and the one that they end in."""
+
+LINE_SUMS = ("sides", "opened", "support")
+"""What is summed along outlines, and known only when all parts of an object are traced."""
 
 AT_ONCE = 5000
 """Objects that are handed out at a time."""
@@ -27,10 +32,10 @@ def whole_pieces(chains: Chains, numbers: NDArray[np.int64], measures: Arrays) -
     return _outlined([_chosen(chains, numbers)], numbers, measures)
 
 
-def part_pieces(chains: Chains, numbers: NDArray[np.int64]) -> Arrays:
-    """The chains of the objects with these numbers."""
-    part = _chosen(chains, numbers)
-    return {name: getattr(part, name) for name in Chains.__slots__}
+def part_pieces(chains: Chains, numbers: NDArray[np.int64], sums: Arrays) -> Arrays:
+    """The chains of the objects with these numbers, in any order and more than once, and their LINE_SUMS in this tile."""
+    part = _chosen(chains, np.unique(numbers))
+    return {name: np.asarray(getattr(part, name)) for name in Chains.__slots__} | sums | {"numbers": numbers}
 
 
 def joined_objects(seams: Seams) -> None:
@@ -40,9 +45,15 @@ def joined_objects(seams: Seams) -> None:
     """
     grid, pieces, objects = seams.grid, seams.pieces, seams.objects
     under_way: list[Chains] = []
+    along = {name: np.zeros(len(objects["number"]), np.int64) for name in LINE_SUMS}
     for row in grid.tile_range[0]:
-        kept = (pieces.load(PART, (row, col)) for col in grid.tile_range[1])
-        under_way += [Chains(**arrays) for arrays in kept if arrays is not None and len(arrays["labels"])]
+        for col in grid.tile_range[1]:
+            arrays = pieces.load(PART, (row, col))
+            if arrays is not None and len(arrays["numbers"]):
+                at = np.searchsorted(objects["number"], arrays.pop("numbers"))
+                for name, sums in along.items():
+                    np.add.at(sums, at, arrays.pop(name))
+                under_way.append(Chains(**_scaled(arrays)))
         ended = np.flatnonzero(objects["row"] == row)
         if not len(ended):
             continue
@@ -53,23 +64,26 @@ def joined_objects(seams: Seams) -> None:
             arrays = _outlined(
                 [_chosen(part, numbers) for part in under_way],
                 numbers,
-                {name: objects[name][chosen] for name in PER_OBJECT},
+                {name: (objects | along)[name][chosen] for name in PER_OBJECT},
             )
             pieces.save(JOINED, (int(start), row), arrays)
         rest = np.delete(objects["number"], np.flatnonzero(objects["row"] <= row))
         under_way = [part for part in (_chosen(part, rest) for part in under_way) if len(part)]
 
 
-def rows_of_objects(grid: TileGrid, pieces: Pieces) -> Iterator[Outlines]:
-    """All objects in order of their first pixels, some thousands at a time."""
+def rows_of_objects(grid: TileGrid, pieces: Pieces, *, tolerance: float = 0) -> Iterator[Outlines]:
+    """All objects in order of their first pixels, some thousands at a time, simplified with a tolerance above 0."""
+    corners = CornerTiles(grid=grid, pieces=pieces)
     for row in grid.tile_range[0]:
         found = [pieces.load(WHOLE, (row, col)) for col in grid.tile_range[1]]
         found += [pieces.load(JOINED, index) for index in pieces.second(JOINED, row)]
-        parts = [Outlines(**arrays) for arrays in found if arrays is not None and len(arrays["kind"])]
+        parts = [Outlines(**_scaled(arrays)) for arrays in found if arrays is not None and len(arrays["kind"])]
         if not parts:
             continue
         objects = Outlines.joined(parts)
         del found, parts
+        if tolerance > 0:
+            objects = simplified_row(objects, corners, tolerance=tolerance)
         order = np.argsort(numbered(objects.first, grid))
         for start in range(0, len(order), AT_ONCE):
             yield objects.taken(order[start : start + AT_ONCE])
@@ -77,8 +91,16 @@ def rows_of_objects(grid: TileGrid, pieces: Pieces) -> Iterator[Outlines]:
 
 def _outlined(chains: list[Chains], numbers: NDArray[np.int64], measures: Arrays) -> Arrays:
     """The arrays of Outlines for objects whose chains are all there."""
-    vertices, rings, objects = assemble(chains, numbers)
-    return {**{name: measures[name] for name in PER_OBJECT}, "vertices": vertices, "rings": rings, "objects": objects}
+    vertices, junction, rings, objects = assemble(chains, numbers)
+    return {
+        **{name: measures[name] for name in PER_OBJECT}, "vertices": vertices, "junction": junction, "rings": rings,
+        "objects": objects, "scale": np.array(max((part.scale for part in chains), default=1)),
+    }  # fmt: skip
+
+
+def _scaled(arrays: Arrays) -> dict[str, Any]:
+    """Arrays as they were kept, ready for Chains or Outlines."""
+    return {**arrays, "scale": int(arrays["scale"])}
 
 
 def _chosen(chains: Chains, numbers: NDArray[np.int64]) -> Chains:

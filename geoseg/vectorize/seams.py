@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.grid import TileGrid
-from geoseg.kernels.label import border_pairs, roots, unite
 from geoseg.vectorize.pieces import Arrays, Pieces
 
 Index = tuple[int, int]
@@ -25,9 +24,6 @@ SIDES: dict[str, tuple[tuple[Any, Any], Index, str]] = {
     "right": ((slice(None), -1), (0, 1), "left"),
 }
 """The sides of a tile: index of its own rim, step to the neighbour, name of the neighbour's facing side."""
-
-SUMS = ("pixels", "sums", "touches")
-MEASURES = ("first", "kind", *SUMS)
 
 
 def rim_pieces(labels: NDArray[np.int32], measures: Arrays) -> Arrays:
@@ -47,17 +43,18 @@ def rim_pieces(labels: NDArray[np.int32], measures: Arrays) -> Arrays:
     out: Arrays = {name: values[found - 1] for name, values in measures.items()}
     out["labels"] = found
     for side, values in sides.items():
-        out[side] = _runs(np.where(values > 0, np.searchsorted(found, values) + 1, 0))
+        out[side] = as_runs(np.where(values > 0, np.searchsorted(found, values) + 1, 0))
     return out
 
 
-def _runs(values: NDArray[Any]) -> NDArray[np.int32]:
-    """(run, 2) value and length."""
+def as_runs(values: NDArray[Any]) -> NDArray[np.int32]:
+    """(run, 2) value and length of a line of values."""
     starts = np.flatnonzero(np.diff(values, prepend=-1))
     return np.stack([values[starts], np.diff(starts, append=len(values))], axis=1).astype(np.int32)
 
 
-def _spread(runs: NDArray[np.int32]) -> NDArray[np.int32]:
+def spread(runs: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The line of values that `as_runs` was given."""
     return np.repeat(runs[:, 0], runs[:, 1])
 
 
@@ -150,79 +147,6 @@ class Seams:
             return np.empty(0, np.int64)
         start = self.starts[index]
         return self.numbers[start : start + len(piece["labels"])]
-
-
-def united(grid: TileGrid, pieces: Pieces, *, min_pixels: float) -> Seams:
-    """Unites what the first pass left over the seams, adds up sums, and only then drops objects below `min_pixels`."""
-    starts: dict[Index, int] = {}
-    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in MEASURES}
-    pairs: list[NDArray[np.int64]] = []
-    tile_rows: list[NDArray[np.int64]] = []
-    count = 0
-    above: dict[Index, Arrays] = {}
-    for row in grid.tile_range[0]:
-        here: dict[Index, Arrays] = {}
-        for index in ((row, col) for col in grid.tile_range[1]):
-            piece = pieces.load(RIM, index)
-            if piece is None:
-                continue
-            here[index] = piece
-            starts[index] = count
-            count += len(piece["labels"])
-            tile_rows.append(np.full(len(piece["labels"]), row))
-            for name in MEASURES:
-                parts[name].append(piece[name])
-            for side, neighbours in (("top", above), ("left", here)):
-                _, (down, right), facing = SIDES[side]
-                at = (row + down, index[1] + right)
-                if at in neighbours:
-                    pairs.append(_touching(piece, side, neighbours[at], facing) + np.array([starts[index], starts[at]]))
-        above = here
-    if not count:
-        none = np.empty(0, np.int64)
-        objects = dict.fromkeys((*MEASURES, "number", "row"), none) | {"first": np.empty((0, 2), np.int64)}
-        return Seams(grid=grid, pieces=pieces, starts=starts, numbers=none, crossing=none > 0, objects=objects)
-    measures = {name: np.concatenate(values) for name, values in parts.items()}
-    parts.clear()
-    parent = np.arange(count, dtype=np.int64)
-    for some in pairs:
-        unite(parent, some[:, 0], some[:, 1])
-    return _settled(grid, pieces, starts, measures, np.concatenate(tile_rows), roots(parent), min_pixels=min_pixels)
-
-
-def _touching(piece: Arrays, side: str, other: Arrays, facing: str) -> NDArray[np.int64]:
-    """(pair, 2) places, from 0, of components of one class that touch across a seam."""
-    a, b = _spread(piece[side]), _spread(other[facing])
-    kinds = (np.concatenate([[0], one["kind"]]).astype(np.uint8) for one in (piece, other))
-    kind_a, kind_b = next(kinds), next(kinds)
-    return border_pairs(a, b, kind_a[a], kind_b[b]) - 1
-
-
-def _settled(
-    grid: TileGrid, pieces: Pieces, starts: dict[Index, int], measures: Arrays, tile_rows: NDArray[np.int64],
-    root: NDArray[np.int64], *, min_pixels: float,
-) -> Seams:  # fmt: skip
-    roots_, member = np.unique(root, return_inverse=True)
-    objects: Arrays = {"kind": measures["kind"][roots_]}
-    for name in SUMS:
-        objects[name] = np.zeros(len(roots_), np.int64)
-        np.add.at(objects[name], member, measures[name])
-    objects["touches"] = objects["touches"] > 0
-    first = measures["first"]
-    order = np.lexsort((first[:, 1], first[:, 0], member))
-    objects["first"] = first[order][np.unique(member[order], return_index=True)[1]]
-    objects["row"] = np.full(len(roots_), np.iinfo(np.int64).min)
-    np.maximum.at(objects["row"], member, tile_rows)
-    number = numbered(objects["first"], grid)
-    number[objects["pixels"] < min_pixels] = 0
-    objects["number"] = number
-    several = np.bincount(member, minlength=len(roots_)) > 1
-    kept = np.flatnonzero(several & (number > 0))
-    kept = kept[np.argsort(number[kept])]
-    return Seams(
-        grid=grid, pieces=pieces, starts=starts, numbers=number[member], crossing=several[member],
-        objects={name: values[kept] for name, values in objects.items()},
-    )  # fmt: skip
 
 
 def numbered(first: NDArray[np.int64], grid: TileGrid) -> NDArray[np.int64]:

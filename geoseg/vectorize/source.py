@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,14 +10,17 @@ from numpy.typing import NDArray
 
 from geoseg.errors import InputError
 from geoseg.grid import TileGrid, Window, lattice_phase
+from geoseg.kernels.label import strongest
 from geoseg.protocols import Reader
-from geoseg.results import NODATA, PROBABILITY_MAX
+from geoseg.results import NODATA, PROBABILITY_MAX, Lines
+from geoseg.spec import Channel, Kind
 
 TILE = 1024
 """Side of a tile in pixels; never decides the result."""
 
-WANTED = 1
-"""Class id under which a source gives the one class that is asked for."""
+OTHER, WANTED, FREE = range(3)
+"""Class ids that a source gives: what is not asked for, the class that is, and boundary pixels. The channels of its
+probabilities are the same, but that of FREE may be a distance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,28 +33,64 @@ class RasterClasses:
     """The class that becomes objects: a value of a mask, which may be any integer, or the number of a probability band."""
     count: int
     """How many bands are probabilities of classes; bands beyond them do not compete."""
+    free: int | None = None
+    """The class of boundary pixels."""
+    line: int | None = None
+    """The band that tells boundaries."""
+    inverted: bool = False
+    """True where that is a distance."""
+    rest: bool = False
+    """True where what the probabilities leave of 1 is that of the background."""
+
+    @property
+    def lines(self) -> Lines:
+        return Lines(
+            channel=None if self.line is None else FREE, inverted=self.inverted,
+            free_class=None if self.free is None else FREE,
+        )  # fmt: skip
 
     def classes(self, window: Window) -> NDArray[np.uint8]:
-        """(row, col): WANTED for the class, 0 for others, 255 for no data."""
+        """(row, col): WANTED for the class, FREE for boundary pixels, OTHER for the rest, 255 for no data."""
         out = np.full(window.shape, NODATA, np.uint8)
         part = window & self.grid.extent
         if not part:
             return out
         block = self.reader.read(part)
-        ids = block.pixels[0] if len(block.pixels) == 1 else np.argmax(self._stored(block.pixels)[: self.count], axis=0)
-        out[part.within(window).slices] = np.where(block.valid, np.where(ids == self.wanted, WANTED, 0), NODATA)
+        if len(block.pixels) == 1:
+            found = np.zeros(part.shape, np.uint8)
+            if self.free is not None:
+                found[block.pixels[0] == self.free] = FREE
+            found[block.pixels[0] == self.wanted] = WANTED
+        else:
+            codes = np.zeros(self.count + 1, np.uint8)
+            if self.free is not None:
+                codes[self.free] = FREE
+            codes[self.wanted] = WANTED
+            found = strongest(self._stored(block.pixels)[: self.count], self.rest, codes)
+        found[~block.valid] = NODATA
+        out[part.within(window).slices] = found
         return out
 
     def probabilities(self, window: Window) -> NDArray[np.uint8]:
-        """(channel, row, col): nothing for channel 0, the class's own probability as channel WANTED."""
+        """(channel, row, col): the largest of the other classes', the class's own, and the band that tells boundaries if any."""
         if len(self.reader.scene.bands) == 1:
             return np.empty((0, *window.shape), np.uint8)
-        out = np.full((WANTED + 1, *window.shape), NODATA, np.uint8)
+        out = np.full((FREE + (self.line is not None), *window.shape), NODATA, np.uint8)
         part = window & self.grid.extent
         if part:
-            block = self.reader.read(part, [self.wanted])
-            out[(WANTED, *part.within(window).slices)] = np.where(block.valid, self._stored(block.pixels)[0], NODATA)
+            block = self.reader.read(part)
+            stored = self._stored(block.pixels)
+            others = np.delete(stored[: self.count], self.wanted, axis=0).max(axis=0, initial=0)
+            found = [np.maximum(others, self._left(stored)) if self.rest else others, stored[self.wanted]]
+            if self.line is not None:
+                found.append(stored[self.line])
+            out[(slice(None), *part.within(window).slices)] = np.where(block.valid, np.stack(found), NODATA)
         return out
+
+    def _left(self, stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(row, col) what the classes leave of 254."""
+        used = stored[: self.count].sum(axis=0, dtype=np.int32)
+        return np.asarray(np.maximum(PROBABILITY_MAX - used, 0), np.uint8)
 
     def _stored(self, pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
         """Stored probabilities floor(254 p + .5): uint8 without a scale of its own is taken as stored already."""
@@ -64,22 +104,35 @@ class RasterClasses:
         return stored
 
 
-def raster_classes(reader: Reader, *, wanted: int, classes: int = 0, tile: int | None = None) -> RasterClasses:
+def raster_classes(reader: Reader, *, wanted: int, names: Sequence[str] = (), tile: int | None = None) -> RasterClasses:
     """A source on the lattice of the raster's CRS.
 
     Args:
         reader: one band of class ids, or one band a class with its probability.
         wanted: the class that becomes objects.
-        classes: how many bands are classes; 0 for all of them.
+        names: of the classes by id, in the order of bands; a band named `distance` is none. Without a class named
+            `background` its probability is what the others leave of 1. None given: all bands are classes.
         tile: side of a tile in pixels.
     """
-    dtype = reader.scene.dtype
-    if len(reader.scene.bands) == 1 and dtype.kind not in "iu":
+    bands, dtype = len(reader.scene.bands), reader.scene.dtype
+    if bands == 1 and dtype.kind not in "iu":
         raise InputError(
             f"{reader.scene.name} has one band of {dtype}: neither class ids (integers) nor a probability band a class; "
             f"give a class mask, or all classes' probabilities"
         )
+    if 1 < bands < len(names):
+        raise InputError(
+            f"{reader.scene.name} has {bands} bands, and --classes names {len(names)} ({', '.join(names)}); name one a band"
+        )
+    kinds: list[Kind] = ["distance" if name == "distance" else "class" for name in names]
+    if kinds != sorted(kinds):
+        raise InputError(f"--classes {','.join(names)} has a class after a distance; name the classes first")
+    lines = Lines.of([Channel(name=name, kind=kind) for name, kind in zip(names, kinds, strict=True)])
     scene = reader.scene
     phase = lattice_phase(scene.transform) if scene.crs is not None else (0, 0)
     grid = TileGrid(shape=scene.shape, phase=phase, patch=tile or TILE, halo=0)
-    return RasterClasses(reader=reader, grid=grid, wanted=wanted, count=classes or len(scene.bands))
+    return RasterClasses(
+        reader=reader, grid=grid, wanted=wanted, count=kinds.count("class") or bands, free=lines.free_class,
+        line=lines.channel if bands > 1 else None, inverted=lines.inverted and bands > 1,
+        rest=bands > 1 and bool(names) and "background" not in names,
+    )  # fmt: skip
