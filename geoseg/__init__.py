@@ -22,7 +22,7 @@ _HOME = {
     "Scene": "geoseg.scene",
     "TileGrid": "geoseg.grid",
     "Window": "geoseg.grid",
-    "delineate": "geoseg.pipeline",
+    "delineate": "geoseg.delineation",
     "evaluate": "geoseg.metrics",
     "open_scene": "geoseg.readers",
     "run": "geoseg.pipeline",
@@ -32,13 +32,13 @@ _HOME = {
 __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
+    from geoseg.delineation import delineate as delineate
     from geoseg.errors import GeosegError as GeosegError
     from geoseg.grid import TileGrid as TileGrid
     from geoseg.grid import Window as Window
     from geoseg.lazy import segment as segment
     from geoseg.metrics import evaluate as evaluate
     from geoseg.outputs import Result as Result
-    from geoseg.pipeline import delineate as delineate
     from geoseg.pipeline import run as run
     from geoseg.readers import open_scene as open_scene
     from geoseg.recipes import RunOptions as RunOptions

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from pyproj import CRS
-
+from geoseg.delineation import delineate
 from geoseg.errors import InputError, RunError
-from geoseg.grid import Window
 from geoseg.memory import within_memory
 from geoseg.outputs import Result, Stages, finished_result, identify, make_outputs, write_rasters
 from geoseg.plan import Plan, check_lonlat, prepare
-from geoseg.plugins import load_plugin
-from geoseg.protocols import ClassSource, Model, Reader, TileMap, Vectorizer
+from geoseg.protocols import Model, Reader, TileMap
 from geoseg.recipes import RunOptions
-from geoseg.results import FieldRules, Lines
+from geoseg.results import Lines
 from geoseg.runtime.events import Events
 from geoseg.runtime.heap import give_back
 from geoseg.runtime.patches import KEPT_BYTES
@@ -31,16 +25,12 @@ from geoseg.runtime.predict import PredictTile, release_segmenters
 from geoseg.runtime.runners import Runner, runner_for
 from geoseg.runtime.stop import Stop, signals_set
 from geoseg.runtime.workspace import Identity, Workspace
-from geoseg.scene import Scene, pixel_areas_m2
 from geoseg.stitch.journal import Journal, TileRecord
 from geoseg.stitch.store import MaskStore
 from geoseg.version import VERSION
 
 if TYPE_CHECKING:
-    import geopandas as gpd
-
-    from geoseg.results import Outlines
-    from geoseg.vectorize.fieldfile import FieldFile
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -299,85 +289,6 @@ def _strip(plan: Plan) -> int:
     return max(1, (KEPT_BYTES // (patch * (plan.grid.k + 2)) - 2) // plan.grid.k)
 
 
-def delineate(
-    source: ClassSource,
-    reader: Reader,
-    *,
-    wanted: Sequence[int],
-    class_names: Sequence[str],
-    pixel_size_m: float,
-    min_area_m2: float,
-    options: RunOptions,
-    tiles: TileMap,
-    folder: Path,
-    unread: Sequence[Window] | None = None,
-) -> FieldFile:
-    """Polygons of the wanted classes: merged over seams, filtered by area, georeferenced, measured; in order of their ids.
-
-    Args:
-        source: class ids and probabilities on a grid.
-        reader: whose scene gives the georeference.
-        wanted: class ids.
-        class_names: by class id.
-        pixel_size_m: of a pixel, used where the scene has no CRS.
-        min_area_m2: smaller objects are left out, after they are merged.
-        options: those of fields are used.
-        tiles: runs the tiles.
-        folder: for the polygons and what is kept on the way to them. The same call again goes on with what is there.
-        unread: parts of the scene that could not be read; None where that would have ended the run.
-    """
-    from geoseg.vectorize.fieldfile import open_field_file, write_field_file
-    from geoseg.vectorize.polygons import fields, nothing
-
-    scene, grid = reader.scene, source.grid
-    if (made := open_field_file(folder, scene.crs)) is not None:
-        return made
-    method = options.method(source.lines)
-    vectorizer: Vectorizer = load_plugin("vectorizers", method)()
-    largest = pixel_size_m**2 if scene.crs is None else _largest_pixel_m2(scene, scene.crs)
-    # Objects that cannot reach the minimum are dropped before they are traced; the rest is measured exactly.
-    least = 0.98 * min_area_m2 / largest if largest > 0 else 0
-    measured = len(source.probabilities(Window(grid.extent.row, grid.extent.col, 0, 0))) > 0
-
-    def frame(outlines: Outlines) -> gpd.GeoDataFrame:
-        part = fields(
-            outlines, scene, class_names, origin=grid.phase, pixel_size_m=pixel_size_m, with_confidence=measured,
-            with_support=source.lines.channel is not None, unread=unread,
-        )  # fmt: skip
-        keep = ~(
-            part["area_m2"] < min_area_m2
-        ).to_numpy()  # an area that cannot be measured is no reason to drop a field
-        return part if keep.all() else part[keep].reset_index(drop=True)
-
-    rules = field_rules(
-        options, source.lines, scene, pixel_size_m=pixel_size_m, min_pixels=least, classes=len(class_names)
-    )
-    parts = vectorizer.outlines(source, wanted, map_tiles=tiles, rules=rules, folder=folder / method)
-    made = write_field_file(folder, chain([frame(nothing())], map(frame, parts)), scene.crs)
-    shutil.rmtree(folder / method, ignore_errors=True)
-    give_back()
-    return made
-
-
-def field_rules(
-    options: RunOptions, lines: Lines, scene: Scene, *, pixel_size_m: float, min_pixels: float, classes: int
-) -> FieldRules:
-    """The options of fields in pixels, of the size that pixels have at the scene's centre."""
-    from geoseg.vectorize.polygons import longest_pixel_m
-
-    area = pixel_size_m**2
-    if scene.crs is not None:
-        rows, cols = (np.array([size / 2]) for size in scene.shape)
-        area = float(pixel_areas_m2(scene.transform, scene.crs, rows=rows, cols=cols)[0])
-    watershed = options.method(lines) == "watershed"
-    chosen = options.shaping(divided=watershed, pixel_m=math.sqrt(area))
-    return FieldRules(
-        min_pixels=min_pixels, hole_pixels=chosen["max_hole_m2"] / area, reach=chosen["give_back_m"] / math.sqrt(area),
-        fragment=chosen["min_part_m2"] / area, smooth=options.smooth,
-        tolerance=options.simplify_m / longest_pixel_m(scene, pixel_size_m), classes=classes,
-    )  # fmt: skip
-
-
 def mapped(runner: Runner, events: Events) -> TileMap:
     """The runner as vectorizers know it, with progress."""
 
@@ -391,10 +302,3 @@ def mapped(runner: Runner, events: Events) -> TileMap:
         events.stage_finished(stage)
 
     return tiles
-
-
-def _largest_pixel_m2(scene: Scene, crs: CRS) -> float:
-    """Largest geodesic pixel area on a grid of places over the scene."""
-    rows, cols = (np.linspace(0, size - 1, 33) for size in scene.shape)
-    sizes = pixel_areas_m2(scene.transform, crs, rows=np.repeat(rows, len(cols)), cols=np.tile(cols, len(rows)))
-    return float(np.nanmax(sizes)) if np.isfinite(sizes).any() else 0.0

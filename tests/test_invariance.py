@@ -18,8 +18,9 @@ import shapely
 from rasterio.windows import Window as FileWindow
 
 import geoseg
+from geoseg.delineation import delineate
 from geoseg.outputs import identify
-from geoseg.pipeline import delineate, mapped, predict_into_store
+from geoseg.pipeline import mapped, predict_into_store
 from geoseg.plan import prepare
 from geoseg.recipes import RunOptions
 from geoseg.results import NODATA

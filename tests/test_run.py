@@ -75,7 +75,7 @@ def rerun(scene: Path, out: Path, **changes: Any) -> geoseg.Result:
 def test_a_run_writes_what_it_promises(scene: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     formats = ("gpkg", "shp", "parquet", "fgb", "geojson")
-    result = rerun(scene, out, format=formats, probabilities=True)
+    result = rerun(scene, out, format=formats, probabilities=True, instances="components")
     names = {path.name for path in out.iterdir()}
     assert names >= {
         "mask.tif",
@@ -244,7 +244,7 @@ def test_a_scene_without_crs_lies_upright_in_pixels(tmp_path: Path, caplog: pyte
 def test_segment_and_vectorize_make_what_run_makes(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = rerun(scene, tmp_path / "out")
+    result = rerun(scene, tmp_path / "out", instances="components")
     count, (written, *_) = vectorize_file(
         tmp_path / "out" / "mask.tif", out=tmp_path / "again.gpkg", options=RunOptions(min_area_m2=0), tile=50
     )
