@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from geoseg.grid import Window
+from geoseg.kernels.ellipsoid import ring_measures
 from geoseg.results import PROBABILITY_MAX, Outlines
 from geoseg.scene import WGS84, Scene, to_lonlat
 
@@ -48,7 +49,8 @@ def polygons(outlines: Outlines, transform: Affine) -> NDArray[np.object_]:
 def geodesic(shapes: NDArray[np.object_], crs: CRS) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(object,) geodesic areas in m2 and perimeters in m of polygons on WGS 84, holes subtracted and walked along too.
 
-    Method: Karney, Algorithms for geodesics, J. Geodesy 87 (2013), as in GeographicLib behind pyproj.Geod.
+    To 1e-6 for outlines of short edges (see geoseg.kernels.ellipsoid); others exactly, after Karney, Algorithms for
+    geodesics, J. Geodesy 87 (2013), as in GeographicLib behind pyproj.Geod.
     """
     area, perimeter = np.zeros(len(shapes)), np.zeros(len(shapes))
     for start in range(0, len(shapes), AT_ONCE):
@@ -59,9 +61,9 @@ def geodesic(shapes: NDArray[np.object_], crs: CRS) -> tuple[NDArray[np.float64]
 
 def _geodesic(shapes: NDArray[np.object_], crs: CRS) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     _, coordinates, (rings, objects) = shapely.to_ragged_array(shapes)
-    lon, lat = to_lonlat(coordinates[:, 0], coordinates[:, 1], crs)
-    areas, lengths = np.empty(len(rings) - 1), np.empty(len(rings) - 1)
-    for i in range(len(rings) - 1):
+    lon, lat = (np.asarray(axis, np.float64) for axis in to_lonlat(coordinates[:, 0], coordinates[:, 1], crs))
+    areas, lengths, fine = ring_measures(lon, lat, np.asarray(rings, np.int64))
+    for i in np.flatnonzero(~fine):
         part = slice(rings[i], rings[i + 1] - 1)
         value, lengths[i] = WGS84.polygon_area_perimeter(lon[part], lat[part])
         areas[i] = abs(value)
