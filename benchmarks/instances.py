@@ -145,7 +145,8 @@ def kernels(path: Path, size: int = 4096) -> dict[str, float]:
     from geoseg.kernels.grow import grow, label_measures, outline_measures
     from geoseg.kernels.label import label, roots
     from geoseg.kernels.outline import trace
-    from geoseg.vectorize.watershed import CONTRAST, DEPTH
+    from geoseg.results import Lines
+    from geoseg.vectorize.watershed import Limits
 
     with rasterio.open(path) as source:
         field, line = source.read(window=rasterio.windows.Window(0, 0, size, size))
@@ -156,6 +157,7 @@ def kernels(path: Path, size: int = 4096) -> dict[str, float]:
     classes = np.pad(np.where(inside, 1, np.where(line > 127, 2, 0)).astype(np.uint8), 1, constant_values=255)
     wanted = np.arange(256) == 1
     speeds: dict[str, float] = {}
+    limits = Limits.of(Lines(), fragment=35)
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
         best = float("inf")
@@ -175,7 +177,7 @@ def kernels(path: Path, size: int = 4096) -> dict[str, float]:
 
     def merged() -> NDArray[np.int64]:
         parent, opened = np.arange(len(bottom)), np.zeros(len(bottom), np.bool_)
-        join_shallow(parent, a, b, saddle, bottom, opened, DEPTH)
+        join_shallow(parent, a, b, saddle, bottom, opened, limits.depth)
         return np.unique(roots(parent), return_inverse=True)[1].astype(np.int64)
 
     node = timed("graph: shallow", merged)
@@ -183,7 +185,9 @@ def kernels(path: Path, size: int = 4096) -> dict[str, float]:
     x, y, _, length, total = timed("graph: lines", lambda: gathered(node, a, b, saddle.astype(np.int64), ones, support))
     area = np.maximum(np.bincount(node[labels.ravel()]), 1).astype(np.int64)
     inner = np.bincount(node[labels.ravel()], weights=line.ravel()).astype(np.int64)
-    joined = timed("graph: contrast", lambda: join_weak(x, y, length, total, area, inner, CONTRAST, 35.0))
+    joined = timed(
+        "graph: contrast", lambda: join_weak(x, y, length, total, area, inner, limits.contrast, limits.fragment)
+    )
     objects = np.concatenate([[0], joined[node[1:]] + 1]).astype(np.int32)[labels]
     free = classes[1:-1, 1:-1] == 2
     timed("grow", lambda: grow(objects.copy(), free, 1.0))

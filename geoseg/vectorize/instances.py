@@ -27,7 +27,7 @@ from geoseg.vectorize.seams import Index
 from geoseg.vectorize.shapes import SHAPES, ShapeTile, depth_of, shape_item
 from geoseg.vectorize.tracing import TraceTile
 from geoseg.vectorize.unions import united
-from geoseg.vectorize.watershed import FloodTile, divided
+from geoseg.vectorize.watershed import FloodTile, Limits, divided
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,9 @@ class Watershed:
                 "a watershed needs probabilities, and found a mask of classes; give the probabilities of all classes, or use "
                 "--instances components"
             )
-        pieces = Pieces(folder)
-        task = FloodTile(
-            source=source, wanted=tuple(wanted), pieces=pieces, depth=depth_of(rules), fragment=rules.fragment
-        )
-        divide = lambda: divided(source.grid, pieces, fragment=rules.fragment)  # noqa: E731
-        return _objects(task, divide, source, map_tiles, rules, pieces)
+        pieces, limits = Pieces(folder), Limits.of(source.lines, fragment=rules.fragment)
+        task = FloodTile(source=source, wanted=tuple(wanted), pieces=pieces, depth=depth_of(rules), limits=limits)
+        return _objects(task, lambda: divided(source.grid, pieces, limits), source, map_tiles, rules, pieces)
 
 
 def _objects(

@@ -18,17 +18,32 @@ from geoseg.kernels.flood import BLUR, EVIDENCE_MAX, basins, borders, line_suppo
 from geoseg.kernels.graph import gathered, join_shallow, join_weak
 from geoseg.kernels.label import roots, unite
 from geoseg.protocols import ClassSource
-from geoseg.results import PROBABILITY_MAX
+from geoseg.results import PROBABILITY_MAX, Lines
 from geoseg.vectorize.evidence import splitting_evidence
 from geoseg.vectorize.pieces import Arrays, Pieces
 from geoseg.vectorize.regions import LINKS, Numbers, in_scene, least_first, save_regions
 from geoseg.vectorize.seams import Index
 
-DEPTH = round(0.03 * EVIDENCE_MAX)
-"""Basins that are shallower than this probability of a boundary, smoothed, are no fields of their own."""
 
-CONTRAST = round(0.22 * PROBABILITY_MAX * 256)
-"""A line divides where its mean probability of a boundary is that much above the mean beside it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What divides. Chosen as geoseg.recipes.RunOptions.shaping says."""
+
+    depth: int
+    """Basins that are shallower, in units of smoothed evidence, are no fields of their own."""
+    contrast: int
+    """A line divides where its mean evidence is that much above the mean beside it, in 1/256 of a stored unit."""
+    fragment: float
+    """Pixels below which a region is no field of its own where it has a neighbour."""
+
+    @classmethod
+    def of(cls, lines: Lines, *, fragment: float) -> Limits:
+        """For probabilities of a boundary; a distance rises towards the rim of a field, too, so that its depth must tell."""
+        depth, contrast = (0.1, 0.0) if lines.inverted else (0.03, 0.22)
+        return cls(
+            depth=round(depth * EVIDENCE_MAX), contrast=round(contrast * PROBABILITY_MAX * 256), fragment=fragment
+        )
+
 
 SIDE_OF_EXIT = ("", "top", "left", "right", "bottom")
 """Where the steps lead that geoseg.kernels.flood.basins gives."""
@@ -46,8 +61,7 @@ class FloodTile:
     pieces: Pieces
     depth: int
     """Pixels along the sides that neighbours need to know."""
-    fragment: float
-    """Pixels below which a region is no field of its own where it has a neighbour."""
+    limits: Limits
 
     def __call__(self, index: Index) -> Index:
         grid = self.source.grid
@@ -78,7 +92,7 @@ class FloodTile:
         for rim in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
             opened[rim] = True
         parent = np.arange(len(bottom), dtype=np.int64)
-        join_shallow(parent, a, b, saddle, bottom, opened, DEPTH)
+        join_shallow(parent, a, b, saddle, bottom, opened, self.limits.depth)
         root = roots(parent)
 
         # Nodes in the order of their bottoms, which is the same in every tile and in the whole.
@@ -99,7 +113,7 @@ class FloodTile:
         asked = reaching[patch]
         closed = ~asked[lines[0]]
         x, y, _, length, support = (values[closed] for values in lines)
-        joined = join_weak(x, y, length, support, pixels, sums, CONTRAST, self.fragment)
+        joined = join_weak(x, y, length, support, pixels, sums, self.limits.contrast, self.limits.fragment)
         region, final = np.unique(joined, return_inverse=True)
         least = np.full(len(region), np.iinfo(np.int64).max)
         np.minimum.at(least, final, first)
@@ -158,7 +172,7 @@ def _exits(at: NDArray[np.int64], exits: NDArray[np.int64], bottoms: NDArray[np.
     return {"exits": np.stack([at[leaving + 1], way, along], axis=1)}
 
 
-def divided(grid: TileGrid, pieces: Pieces, *, fragment: float) -> Numbers:
+def divided(grid: TileGrid, pieces: Pieces, limits: Limits) -> Numbers:
     """All sent regions of all tiles as one graph: which of them are one field."""
     starts: dict[Index, int] = {}
     counts: dict[Index, int] = {}
@@ -194,7 +208,7 @@ def divided(grid: TileGrid, pieces: Pieces, *, fragment: float) -> Numbers:
     flat = {name: np.concatenate(values) for name, values in (nodes | edges).items()}
     nodes.clear()
     edges.clear()
-    return Numbers(starts=starts, counts=counts, values=_numbers(flat, same, fragment=fragment))
+    return Numbers(starts=starts, counts=counts, values=_numbers(flat, same, limits))
 
 
 def _across(piece: Arrays, other: Arrays, side: str, start: int, other_start: int) -> tuple[NDArray[np.int64], ...]:
@@ -225,7 +239,7 @@ def _continued(piece: Arrays, other: Arrays, side: str, start: int, other_start:
     return out
 
 
-def _numbers(flat: Arrays, same: list[NDArray[np.int64]], *, fragment: float) -> NDArray[np.int64]:
+def _numbers(flat: Arrays, same: list[NDArray[np.int64]], limits: Limits) -> NDArray[np.int64]:
     """(region,) number of the field that each is part of."""
     parent = np.arange(len(flat["first"]), dtype=np.int64)
     for pairs in same:
@@ -234,7 +248,7 @@ def _numbers(flat: Arrays, same: list[NDArray[np.int64]], *, fragment: float) ->
     bottom = least_first(flat["deepest"], root)
     order = np.argsort(flat["saddle"])
     a, b, saddle = root[flat["a"][order]], root[flat["b"][order]], flat["saddle"][order]
-    join_shallow(parent, a, b, saddle >> 47, bottom, np.zeros(len(parent), np.bool_), DEPTH)
+    join_shallow(parent, a, b, saddle >> 47, bottom, np.zeros(len(parent), np.bool_), limits.depth)
     root = roots(parent)
     used = np.unique(root)
     used = used[np.argsort(bottom[used])]
@@ -243,5 +257,5 @@ def _numbers(flat: Arrays, same: list[NDArray[np.int64]], *, fragment: float) ->
     pixels, inner = (np.zeros(len(used), np.int64) for _ in range(2))
     np.add.at(pixels, node, flat["pixels"])
     np.add.at(inner, node, flat["inner"])
-    joined = join_weak(lines[0], lines[1], lines[3], lines[4], pixels, inner, CONTRAST, fragment)
+    joined = join_weak(lines[0], lines[1], lines[3], lines[4], pixels, inner, limits.contrast, limits.fragment)
     return least_first(flat["first"], joined[node])
