@@ -131,9 +131,12 @@ def test_perfect_probabilities_come_back_as_the_fields_they_are(tmp_path: Path) 
     metres = {"crs": "EPSG:32650", "transform": Affine(1, 0, 500_000, 0, -1, 4_000_000)}
     source = write(tmp_path / "gf2.tif", bands, ("background", "field", "boundary"), **metres)
     truth = gpd.GeoDataFrame(
-        geometry=[shapely.geometry.shape(g) for g, _ in shapes(inside.astype(np.uint8), mask=inside, transform=metres["transform"])],
+        geometry=[
+            shapely.geometry.shape(found)
+            for found, _ in shapes(inside.astype(np.uint8), mask=inside, transform=metres["transform"])
+        ],
         crs=metres["crs"],
-    )  # fmt: skip
+    )
     vectorize(source, tmp_path / "fields.gpkg")
     scores = evaluate(f"{tmp_path / 'fields.gpkg'}|layername=fields", truth).objects
     assert scores.f1 is not None
