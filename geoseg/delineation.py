@@ -143,8 +143,10 @@ def field_rules(
     area = PixelSizes.of(scene, pixel_size_m).middle
     watershed = options.method(lines) == "watershed"
     chosen = options.shaping(divided=watershed, pixel_m=math.sqrt(area))
+    # The scale of a projection is not quite 1, and 10 m are one pixel of 10 m nevertheless.
+    reach = 1.005 * chosen["give_back_m"] / math.sqrt(area)
     return FieldRules(
-        min_pixels=min_pixels, hole_pixels=chosen["max_hole_m2"] / area, reach=chosen["give_back_m"] / math.sqrt(area),
+        min_pixels=min_pixels, hole_pixels=chosen["max_hole_m2"] / area, reach=reach,
         fragment=chosen["min_part_m2"] / area, smooth=options.smooth,
         tolerance=options.simplify_m / longest_pixel_m(scene, pixel_size_m), classes=classes,
     )  # fmt: skip
