@@ -146,7 +146,7 @@ def kernels(path: Path, size: int = 4096) -> dict[str, float]:
     from geoseg.kernels.label import label, roots
     from geoseg.kernels.outline import trace
     from geoseg.results import Lines
-    from geoseg.vectorize.watershed import Limits
+    from geoseg.vectorize.division import Limits
 
     with rasterio.open(path) as source:
         field, line = source.read(window=rasterio.windows.Window(0, 0, size, size))

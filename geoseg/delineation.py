@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.grid import Window
+from geoseg.errors import InputError
+from geoseg.grid import TileGrid, Window
+from geoseg.kernels.flood import PLACE_BITS
 from geoseg.plugins import load_plugin
 from geoseg.protocols import ClassSource, Reader, TileMap, Vectorizer
 from geoseg.recipes import RunOptions
@@ -132,6 +134,44 @@ class PixelSizes:
         upper = self.areas[row, col] * (1 - across) + self.areas[row, col + 1] * across
         lower = self.areas[row + 1, col] * (1 - across) + self.areas[row + 1, col + 1] * across
         return np.asarray(upper * (1 - down) + lower * down)
+
+
+FARTHEST = 1000
+"""Pixels: no boundary is as wide."""
+
+
+def check_fields(
+    options: RunOptions, lines: Lines, grid: TileGrid, scene: Scene, *, pixel_size_m: float, measured: bool
+) -> None:
+    """InputError where the options of fields do not go with the source; before any work is done.
+
+    Args:
+        options: of the run.
+        lines: what the source knows of boundaries.
+        grid: on which it is.
+        scene: gives the size of pixels; `pixel_size_m` where it has no CRS.
+        measured: whether the source has probabilities.
+    """
+    from geoseg.vectorize.shapes import depth_of
+
+    method = options.method(lines)
+    load_plugin("vectorizers", method)
+    if method == "watershed" and not measured:
+        raise InputError(
+            "a watershed needs probabilities, and found a mask of classes; give the probabilities of all classes, or use "
+            "--instances components"
+        )
+    if method == "watershed" and max(grid.shape) >= 1 << PLACE_BITS:
+        raise InputError(
+            f"the scene has {max(grid.shape)} pixels along a side, and a watershed counts to {1 << PLACE_BITS}; take a part of it"
+        )
+    rules = field_rules(options, lines, scene, pixel_size_m=pixel_size_m, min_pixels=0, classes=0)
+    largest = FARTHEST if len(grid) == 1 else min(FARTHEST, grid.tile_size - 1)
+    if depth_of(rules) > largest:
+        raise InputError(
+            f"--give-back-m reaches {rules.reach:.0f} pixels, and with tiles of {grid.tile_size} pixels no more than "
+            f"{math.floor(largest / math.sqrt(2)):d} are possible; use a smaller distance, or larger tiles (--tile)"
+        )
 
 
 def field_rules(

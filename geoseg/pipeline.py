@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg.delineation import delineate
+from geoseg.delineation import check_fields, delineate
 from geoseg.errors import InputError, RunError
 from geoseg.memory import within_memory
 from geoseg.outputs import Result, Stages, finished_result, identify, make_outputs, write_rasters
 from geoseg.plan import Plan, check_lonlat, prepare
 from geoseg.protocols import Model, Reader, TileMap
 from geoseg.recipes import RunOptions
-from geoseg.results import Lines
+from geoseg.results import BOUNDARY, Lines
 from geoseg.runtime.events import Events
 from geoseg.runtime.heap import give_back
 from geoseg.runtime.patches import KEPT_BYTES
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     pass
 
 log = logging.getLogger(__name__)
+
+LARGEST_TILE = 16384
+"""Side in pixels: a tile is held in memory several times over."""
 
 
 def run(
@@ -73,6 +76,8 @@ def run(
         with stages.timed("prepare"):
             plan = within_memory(prepare(scenes, options, model=model), clustered=clustered)
             identity = identify(plan)
+            lines = Lines.of(plan.model.spec.outputs)
+            check_fields(options, lines, plan.grid, plan.reader.scene, pixel_size_m=plan.pixel_size_m, measured=True)
         events.note(plan.reason)
         workspace = Workspace(Path(out).absolute())
         if not (overwrite or restart) and (done := finished_result(workspace, identity, options)):
@@ -181,6 +186,17 @@ def vectorize_file(
     size = reader.scene.resolution_m()
     if size is None:
         log.warning("%s has no CRS: 1 m a pixel is assumed; say --pixel-size-m or --crs", reader.scene.name)
+    if tile is not None and not 1 <= tile <= LARGEST_TILE:
+        raise InputError(f"--tile {tile} is no side of a tile in pixels; give 1 to {LARGEST_TILE}")
+    source_ = raster_classes(reader, wanted=wanted, names=names, tile=tile)
+    check_fields(
+        options,
+        source_.lines,
+        source_.grid,
+        reader.scene,
+        pixel_size_m=size or 1.0,
+        measured=len(reader.scene.bands) > 1,
+    )
     workspace = Workspace.beside(target)
     identity = Identity(
         values={
@@ -197,11 +213,15 @@ def vectorize_file(
         workspace.locked(),
     ):
         workspace.begin(identity, overwrite=True, restart=False)
-        fields = delineate(
-            raster_classes(reader, wanted=wanted, names=names, tile=tile), reader,
-            wanted=[WANTED], class_names=("", label), pixel_size_m=size or 1.0, min_area_m2=options.min_area_m2 or 0.0,
-            options=options, tiles=mapped(runner, events), folder=workspace.fields,
-        )  # fmt: skip
+        try:
+            fields = delineate(
+                source_, reader,
+                wanted=[WANTED], class_names=("", label), pixel_size_m=size or 1.0, min_area_m2=options.min_area_m2 or 0.0,
+                options=options, tiles=mapped(runner, events), folder=workspace.fields,
+            )  # fmt: skip
+        except InputError:  # the same again would not go on better
+            workspace.clear()
+            raise
         files = exporter.write(fields, target)
         workspace.clear()
     return len(fields), files
@@ -218,6 +238,11 @@ def _move(made: Path, target: Path) -> None:
 
 def _class_id(wanted: str | None, names: Sequence[str], *, count: int) -> int:
     """The id of the class that becomes polygons: as asked, else `field`, else 1."""
+    if wanted is None and count > 1 and names and "field" not in names:
+        candidates = [name for name in names if name not in ("background", BOUNDARY, "distance")]
+        if len(candidates) != 1:
+            raise InputError(f"which of {', '.join(names)} becomes polygons? Say it with --field-class")
+        return names.index(candidates[0])
     if wanted is None:
         return names.index("field") if "field" in names else 1
     if wanted in names:

@@ -16,7 +16,6 @@ from scipy import ndimage
 from skimage.morphology import h_minima
 from test_vectorize import FAST, serially
 
-from geoseg.errors import InputError
 from geoseg.grid import TileGrid, Window
 from geoseg.kernels.flood import BLUR, basins, borders, smoothed
 from geoseg.kernels.graph import gathered, join_shallow, join_weak
@@ -375,13 +374,27 @@ def test_lines_around_a_field_are_its_support() -> None:
     assert (found.support < 40 * 254).all()
 
 
-def test_a_watershed_of_a_mask_is_refused() -> None:
-    source = Stored(TileGrid(shape=(4, 4), phase=(0, 0), patch=64, halo=0), np.zeros((0, 4, 4), np.uint8))
-    with pytest.raises(InputError, match="needs probabilities"):
-        list(Watershed().outlines(source, [1], map_tiles=serially, rules=FieldRules(), folder=Path("unused")))
+@pytest.mark.parametrize("method", [Watershed, Components])
+def test_a_hole_over_many_tiles_is_filled_or_not_as_in_the_whole(method: Any) -> None:
+    stored = np.zeros((3, 40, 44), np.uint8)
+    stored[1] = 254
+    stored[:, 8:32, 9:33] = np.array([254, 0, 0])[:, None, None]  # whole tiles of 4 and 5 pixels lie in it
+    for hole in (576, 577):
+        rules = FieldRules(hole_pixels=hole)
+        whole = objects(stored, rules, method=method)
+        assert whole is not None
+        assert whole.pixels.tolist() == [40 * 44 - 576 * (hole == 576)]
+        for tile in (4, 5, 13):
+            assert same(objects(stored, rules, method=method, tile=tile, phase=(-3, 2)), whole)
 
 
-def test_tiles_smaller_than_the_reach_are_refused() -> None:
-    stored = two_fields(100)
-    with pytest.raises(InputError, match="use tiles of"):
-        objects(stored, FieldRules(reach=9), tile=8)
+def test_patches_that_reach_over_rows_of_tiles_are_divided_as_in_the_whole() -> None:
+    stored = np.zeros((3, 150, 60), np.uint8)  # one patch from top to bottom, seven lines across it, and texture
+    stored[2] = np.random.default_rng(5).integers(0, 30, (150, 60))
+    stored[2, 19::20] = 120
+    stored[1] = 254 - stored[2]
+    rules = FieldRules(fragment=9)
+    whole = objects(stored, rules)
+    assert whole is not None
+    assert len(whole) == 8
+    assert same(objects(stored, rules, tile=7, phase=(3, -2)), whole)

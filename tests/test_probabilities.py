@@ -65,7 +65,7 @@ def vectorize(source: Path, out: Path, *options: str) -> gpd.GeoDataFrame:
 def refused(source: Path, out: Path, *options: str) -> str:
     done = CliRunner().invoke(cli, ["vectorize", str(source), "-o", str(out), *options])
     assert isinstance(done.exception, GeosegError), done.output
-    assert not out.exists()
+    assert {path.suffix for path in out.parent.iterdir()} == {".tif"}, "nothing is left behind"
     return str(done.exception)
 
 
@@ -107,7 +107,12 @@ def test_a_distance_divides_too(tmp_path: Path) -> None:
         (("--classes", "background,field,boundary,water"), "has 2 bands, and --classes names 4"),
         (("--classes", "distance,field"), "name the classes first"),
         (("--classes", "field,boundary", "--give-back-m", "-1"), "greater than or equal to 0"),
-        (("--classes", "field,boundary", "--give-back-m", "900", "--tile", "50"), "use tiles of"),
+        (("--classes", "field,boundary", "--give-back-m", "900", "--tile", "50"), "larger tiles"),
+        (("--classes", "field,boundary", "--give-back-m", "30000"), "no more than 707 are possible"),
+        (("--classes", "field,distance", "--field-class", "distance"), "is no class; choose"),
+        (("--classes", "field,"), "names a class twice or not at all"),
+        (("--classes", "crop,pasture"), "which of crop, pasture becomes polygons"),
+        (("--classes", "field,boundary", "--tile", "-5"), "--tile -5 is no side"),
         (("--classes", "field,boundary", "--instances", "watersheds"), "installed: components, watershed"),
     ],
 )
@@ -119,6 +124,17 @@ def test_wrong_options_are_told_in_one_sentence(tmp_path: Path, options: tuple[s
 def test_a_watershed_of_a_mask_is_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "m.tif", (parcels()[:1] > 0.5).astype(np.uint8))
     assert "a watershed needs probabilities" in refused(source, tmp_path / "f.gpkg", "--instances", "watershed")
+
+
+def test_what_are_no_probabilities_is_told(tmp_path: Path) -> None:
+    whole = write(tmp_path / "w.tif", (10000 * parcels()).astype(np.uint16))
+    assert "holds uint16 without a scale" in refused(whole, tmp_path / "f.gpkg", "--classes", "field,boundary")
+    percent = write(tmp_path / "p.tif", (100 * parcels()).astype(np.float32))
+    assert "holds values from 0 to 95" in refused(percent, tmp_path / "f.gpkg", "--classes", "field,boundary")
+    values = parcels().astype(np.float32)
+    values[:, :9, :9] = -9999
+    far = write(tmp_path / "n.tif", values, nodata=-9999)
+    assert len(vectorize(far, tmp_path / "f.gpkg", "--classes", "crop,boundary")) == 8
 
 
 def test_perfect_probabilities_come_back_as_the_fields_they_are(tmp_path: Path) -> None:

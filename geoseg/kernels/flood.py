@@ -17,8 +17,8 @@ BLUR = 2
 EVIDENCE_MAX = 254 * 256
 """Largest value that `smoothed` gives."""
 
-ROW_BITS = COL_BITS = 23
-"""Scenes have at most 2^23 rows and columns: a place and 16 bits of evidence fit into 63 bits."""
+PLACE_BITS = 23
+"""Of a row or column: two of them and 16 bits of evidence fit into 63 bits."""
 
 
 @numba.njit(nogil=True, cache=True)

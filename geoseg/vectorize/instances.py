@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geoseg.errors import InputError
-from geoseg.grid import TileGrid, Window
 from geoseg.protocols import ClassSource, TileMap
 from geoseg.results import FieldRules, Outlines
+from geoseg.vectorize.division import Limits, divided
 from geoseg.vectorize.pieces import Pieces
 from geoseg.vectorize.regions import REGIONS, LabelTile, Numbers, united_components
 from geoseg.vectorize.rows import PART, WHOLE, joined_objects, rows_of_objects
@@ -27,7 +26,7 @@ from geoseg.vectorize.seams import Index
 from geoseg.vectorize.shapes import SHAPES, ShapeTile, depth_of, shape_item
 from geoseg.vectorize.tracing import TraceTile
 from geoseg.vectorize.unions import united
-from geoseg.vectorize.watershed import FloodTile, Limits, divided
+from geoseg.vectorize.watershed import FloodTile
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +48,6 @@ class Watershed:
     def outlines(
         self, source: ClassSource, wanted: Sequence[int], *, map_tiles: TileMap, rules: FieldRules, folder: Path
     ) -> Iterator[Outlines]:
-        extent = source.grid.extent
-        if not len(source.probabilities(Window(extent.row, extent.col, 0, 0))):
-            raise InputError(
-                "a watershed needs probabilities, and found a mask of classes; give the probabilities of all classes, or use "
-                "--instances components"
-            )
         pieces, limits = Pieces(folder), Limits.of(source.lines, fragment=rules.fragment)
         task = FloodTile(source=source, wanted=tuple(wanted), pieces=pieces, depth=depth_of(rules), limits=limits)
         return _objects(task, lambda: divided(source.grid, pieces, limits), source, map_tiles, rules, pieces)
@@ -65,7 +58,6 @@ def _objects(
     rules: FieldRules, pieces: Pieces,
 ) -> Iterator[Outlines]:  # fmt: skip
     grid = source.grid
-    _check_depth(grid, rules)
     everything = [tile.index for tile in grid]
     missing = [index for index in everything if not pieces.holds(REGIONS, index)]
     _mapped(map_tiles, regions, missing, stage="regions", total=len(everything), left=len(missing))
@@ -94,11 +86,3 @@ def _mapped(
 
 def _nothing(_: Index) -> None:
     """What tasks leave is on disk."""
-
-
-def _check_depth(grid: TileGrid, rules: FieldRules) -> None:
-    if depth_of(rules) > grid.tile_size and len(grid) > 1:
-        raise InputError(
-            f"pixels up to {rules.reach:g} pixels away cannot be given to a field with tiles of {grid.tile_size} pixels; "
-            f"use tiles of {depth_of(rules)} pixels or more, or a smaller --give-back-m"
-        )

@@ -57,7 +57,8 @@ class ShapeTile:
         depth = depth_of(self.rules)
         core = self.source.grid.tile(item.index).core
         framed, numbers, kind, own, sums = self._numbered(item, core, depth)
-        if len(numbers) == 1:
+        # Nothing here or around; but the whole tile may lie in a gap that is small enough to be filled.
+        if len(numbers) == 1 and self.rules.hole_pixels <= core.size:
             self.pieces.save(SHAPES, item.index, {})
             return item.index
         classes = self.source.classes(core.grown(depth))

@@ -12,7 +12,7 @@ from geoseg.errors import InputError
 from geoseg.grid import TileGrid, Window, lattice_phase
 from geoseg.kernels.label import strongest
 from geoseg.protocols import Reader
-from geoseg.results import NODATA, PROBABILITY_MAX, Lines
+from geoseg.results import NODATA, PROBABILITY_MAX, Block, Lines
 from geoseg.spec import Channel, Kind
 
 TILE = 1024
@@ -66,7 +66,7 @@ class RasterClasses:
             if self.free is not None:
                 codes[self.free] = FREE
             codes[self.wanted] = WANTED
-            found = strongest(self._stored(block.pixels)[: self.count], self.rest, codes)
+            found = strongest(self._stored(block)[: self.count], self.rest, codes)
         found[~block.valid] = NODATA
         out[part.within(window).slices] = found
         return out
@@ -79,7 +79,7 @@ class RasterClasses:
         part = window & self.grid.extent
         if part:
             block = self.reader.read(part)
-            stored = self._stored(block.pixels)
+            stored = self._stored(block)
             others = np.delete(stored[: self.count], self.wanted, axis=0).max(axis=0, initial=0)
             found = [np.maximum(others, self._left(stored)) if self.rest else others, stored[self.wanted]]
             if self.line is not None:
@@ -92,14 +92,21 @@ class RasterClasses:
         used = stored[: self.count].sum(axis=0, dtype=np.int32)
         return np.asarray(np.maximum(PROBABILITY_MAX - used, 0), np.uint8)
 
-    def _stored(self, pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+    def _stored(self, block: Block) -> NDArray[np.uint8]:
         """Stored probabilities floor(254 p + .5): uint8 without a scale of its own is taken as stored already."""
-        bands = self.reader.scene.bands
+        bands, pixels = self.reader.scene.bands, block.pixels
         if pixels.dtype == np.uint8 and all(not b.scaled or abs(b.scale * PROBABILITY_MAX - 1) < 1e-6 for b in bands):
             return np.asarray(np.minimum(pixels, PROBABILITY_MAX), np.uint8)
         shape = (-1, 1, 1)
         scale, offset = (np.array([getattr(b, name) for b in bands]).reshape(shape) for name in ("scale", "offset"))
         probability = np.nan_to_num(pixels.astype(np.float64) * scale + offset)
+        known = np.where(block.valid, probability, 0.5)
+        low, high = known.min(initial=0.5), known.max(initial=0.5)
+        if not -0.01 <= low <= high <= 1.01:
+            raise InputError(
+                f"{self.reader.scene.name} holds values from {low:g} to {high:g}; expected probabilities from 0 to 1 (declare "
+                f"nodata with --nodata, or a scale in the file)"
+            )
         stored: NDArray[np.uint8] = np.floor(PROBABILITY_MAX * np.clip(probability, 0, 1) + 0.5).astype(np.uint8)
         return stored
 
@@ -124,15 +131,28 @@ def raster_classes(reader: Reader, *, wanted: int, names: Sequence[str] = (), ti
         raise InputError(
             f"{reader.scene.name} has {bands} bands, and --classes names {len(names)} ({', '.join(names)}); name one a band"
         )
+    if bands > 1 and dtype.kind in "iu" and dtype != np.uint8 and not any(band.scaled for band in reader.scene.bands):
+        raise InputError(
+            f"{reader.scene.name} holds {dtype} without a scale; expected probabilities as uint8 from 0 to 254, as floats from 0 "
+            f"to 1, or with the scale and offset that make them so (gdal_edit.py -scale)"
+        )
+    if bands > 1 and ("" in names or len(set(names)) < len(names)):
+        raise InputError(f"--classes {','.join(names)} names a class twice or not at all; give each a name of its own")
     kinds: list[Kind] = ["distance" if name == "distance" else "class" for name in names]
-    if kinds != sorted(kinds):
+    if bands > 1 and kinds != sorted(kinds):
         raise InputError(f"--classes {','.join(names)} has a class after a distance; name the classes first")
+    count = kinds.count("class") or bands
+    if bands > 1 and (wanted >= count or (kinds and "class" not in kinds)):
+        raise InputError(
+            f"band {wanted} of {reader.scene.name} is no class; choose the field class among "
+            f"{', '.join(names[:count]) or f'bands 0 to {count - 1}'}"
+        )
     lines = Lines.of([Channel(name=name, kind=kind) for name, kind in zip(names, kinds, strict=True)])
     scene = reader.scene
     phase = lattice_phase(scene.transform) if scene.crs is not None else (0, 0)
     grid = TileGrid(shape=scene.shape, phase=phase, patch=tile or TILE, halo=0)
     return RasterClasses(
-        reader=reader, grid=grid, wanted=wanted, count=kinds.count("class") or bands, free=lines.free_class,
+        reader=reader, grid=grid, wanted=wanted, count=count, free=lines.free_class,
         line=lines.channel if bands > 1 else None, inverted=lines.inverted and bands > 1,
         rest=bands > 1 and bool(names) and "background" not in names,
     )  # fmt: skip
