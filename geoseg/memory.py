@@ -41,6 +41,10 @@ TILE_BYTES = 5000
 RIM_PIXELS, RIM_BYTES = 25, 170
 """Pixels of a tile's rim for each component on it, and what is kept of one while they are united."""
 
+SENT_PIXELS, NUMBER_BYTES, REGION_BYTES = 700, 8, 800
+"""Pixels of a scene for each region that a watershed asks about, what is kept of each, and what is held of those in two rows of
+tiles with their lines while they are divided (measured: 767 to 825)."""
+
 FIELD_PIXELS, FIELD_BYTES = 600, 2000
 """Pixels of a scene for each field, where it is dense, and what is held of one in a row of tiles."""
 
@@ -90,7 +94,8 @@ def estimate(plan: Plan, *, grid: TileGrid, workers: int, values: float | None =
     """What a plan takes with this grid and so many workers; `values` as engines.footprint.values_a_pixel() gives it."""
     from geoseg.engines.batches import MOST
     from geoseg.engines.footprint import values_a_pixel, working_bytes
-    from geoseg.runtime.patches import KEPT_BYTES
+    from geoseg.results import Lines
+from geoseg.runtime.patches import KEPT_BYTES
     from geoseg.vectorize.simplify import KEPT as TILES_SIMPLIFIED
 
     spec, scene = plan.model.spec, plan.reader.scene
@@ -110,6 +115,9 @@ def estimate(plan: Plan, *, grid: TileGrid, workers: int, values: float | None =
     tile += grid.tile_size**2 * (3 * channels + 4 + sums)
     pixels = grid.extent.size
     rims = len(grid) * (TILE_BYTES + 4 * grid.tile_size // RIM_PIXELS * RIM_BYTES)
+    if plan.options.method(Lines.of(plan.model.spec.outputs)) == "watershed":
+        rims += pixels // SENT_PIXELS * NUMBER_BYTES
+        rims += 2 * grid.tile_size * grid.extent.width // SENT_PIXELS * REGION_BYTES
     smooth, thin = plan.options.smooth, plan.options.simplify_m > 0
     row = grid.tile_size * grid.extent.width // FIELD_PIXELS * (FIELD_BYTES + smooth * SMOOTH_FIELD_BYTES)
     row += thin * min(len(grid), TILES_SIMPLIFIED) * grid.tile_size**2 // FIELD_PIXELS * CORNER_BYTES

@@ -175,7 +175,8 @@ def test_distances_are_in_metres_whatever_the_crs():
         assert record["boundary"]["precision"] == pytest.approx(0.51, abs=0.02)
         assert record["matched_outlines"]["mean_boundary_distance"] == pytest.approx(2.5, abs=0.1)
         assert record["matched_outlines"]["polis"] == pytest.approx(2.5, abs=0.01)  # two of four corners are 5 m off
-    feet = evaluate(frame(pred, "EPSG:2263"), frame(true, "EPSG:2263"))
+    there = [frame([translate(s, 1e6 - X, 2e5 - Y) for s in shapes], "EPSG:2263") for shapes in (pred, true)]
+    feet = evaluate(*there)
     assert feet.to_dict()["matched_outlines"]["polis"] == pytest.approx(2.5 * 0.3048, abs=0.01)
 
 

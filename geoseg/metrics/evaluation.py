@@ -24,6 +24,7 @@ from geoseg.metrics.checks import NO_CRS, check_meeting, check_seen, check_toget
 from geoseg.metrics.comparison import Comparison
 from geoseg.metrics.files import open_layer
 from geoseg.metrics.grids import (
+    burnt_notes,
     common_grid,
     grid_pixel_m2,
     metres_per_unit,
@@ -31,7 +32,6 @@ from geoseg.metrics.grids import (
     metric_grid_crs,
     pixel_side,
     raster_grid,
-    repeated_share,
 )
 from geoseg.metrics.layers import FieldPolygons, FieldRaster, Layer, OnGrid, grid_crs
 from geoseg.metrics.objects import ObjectScores, score_objects
@@ -184,7 +184,7 @@ def evaluate(
 
 
 def _by_areas(pred: FieldPolygons, truth: FieldPolygons, options: Options) -> Evaluation:
-    crs = metric_crs(truth)
+    crs = metric_crs(truth, pred)
     here, there = pred.to_crs(crs), truth.to_crs(crs)
     check_meeting(here, there)
     every = overlap_of_polygons(here.geometry, there.geometry)
@@ -192,11 +192,7 @@ def _by_areas(pred: FieldPolygons, truth: FieldPolygons, options: Options) -> Ev
     least = options.min_area_m2 / metres**2
     grid = common_grid(here, there, options.pixel_size_m)
     burnt = here.on(grid), there.on(grid)
-    notes = [
-        f"{layer.name}: polygons overlap each other ({share:.1%} of their area is covered twice or more)"
-        for layer, on in ((here, burnt[0]), (there, burnt[1]))
-        if (share := repeated_share(layer, on, grid)) > 0.02
-    ]
+    notes = [*burnt_notes(here, burnt[0], grid), *burnt_notes(there, burnt[1], grid)]
     if crs is None:
         notes.append(f"neither layer has a CRS; {NO_CRS}")
     compared = Comparison.of(

@@ -16,6 +16,9 @@ from geoseg.errors import InputError
 BLOCK_ROWS = 512
 """Rows paired at a time, so that the table needs little memory beside the rasters."""
 
+SLIVER = 1e-6
+"""Share of the smaller polygon below which an overlap is rounding along a common border."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Overlap:
@@ -144,3 +147,19 @@ def overlap_of_polygons(pred: NDArray[Any], truth: NDArray[Any]) -> Overlap:
         true_index=true_index[~touching_only],
         area=shared[~touching_only],
     )
+
+
+def repeated_area(polygons: NDArray[Any], *, at_least: float = 0.0) -> float:
+    """Area by which valid polygons exceed their union; 0 where it is surely below `at_least` (which spares a union)."""
+    import shapely
+
+    areas = shapely.area(polygons)
+    first, second = shapely.STRtree(polygons).query(polygons, predicate="intersects")
+    once = first < second
+    first, second = first[once], second[once]
+    shared = shapely.area(shapely.intersection(polygons[first], polygons[second]))
+    real = shared > SLIVER * np.minimum(areas[first], areas[second])
+    if not real.any() or shared[real].sum() < at_least:  # the sum counts what three polygons share thrice, not twice
+        return 0.0
+    involved = np.union1d(first[real], second[real])
+    return float(areas[involved].sum() - shapely.area(shapely.union_all(polygons[involved])))
