@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from geoseg.errors import InputError
 from geoseg.grid import TileGrid
 from geoseg.plan import Plan
+from geoseg.results import Lines
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +95,7 @@ def estimate(plan: Plan, *, grid: TileGrid, workers: int, values: float | None =
     """What a plan takes with this grid and so many workers; `values` as engines.footprint.values_a_pixel() gives it."""
     from geoseg.engines.batches import MOST
     from geoseg.engines.footprint import values_a_pixel, working_bytes
-    from geoseg.results import Lines
-from geoseg.runtime.patches import KEPT_BYTES
+    from geoseg.runtime.patches import KEPT_BYTES
     from geoseg.vectorize.simplify import KEPT as TILES_SIMPLIFIED
 
     spec, scene = plan.model.spec, plan.reader.scene
