@@ -137,7 +137,7 @@ def test_a_run_from_the_command_line(samples: Path, tmp_path: Path) -> None:
     assert "mask.tif" in done.stdout
     assert "fields-s2" in done.stdout
     record = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert record["options"]["min_area_m2"] == 2000, "the recipe is used"
+    assert record["options"]["probabilities"] is True, "the recipe is used"
     assert record["options"]["format"] == ["gpkg", "shp"], "the command line wins over the recipe"
     again = geoseg(
         "run",

@@ -78,14 +78,15 @@ def _true_to_lengths(crs: CRS, over: Affine, *, around: tuple[float, float] | No
     """
     from pyproj import Transformer
 
-    other = _equal_area_around(*(over @ (0.5, 0.5) if around is None else around), crs)
+    middle = over @ (0.5, 0.5) if around is None else around
     if not crs.is_projected:
-        return other
+        return _equal_area_around(*middle, crs)
     places = np.array([over @ (u, v) for u in (0, 0.5, 1) for v in (0, 0.5, 1)])
     here = _distortion(crs, places[:, 0], places[:, 1])
     known = np.isfinite(here)
-    if not known.any() or here[known].max() <= MAX_DISTORTION:
+    if not known.any() or here[known].max() <= MAX_DISTORTION or not np.isfinite(to_lonlat(*middle, crs)).all():
         return crs
+    other = _equal_area_around(*middle, crs)
     moved = Transformer.from_crs(crs, other, always_xy=True).transform(*places[known].T)
     return other if _distortion(other, *moved).max() < here[known].max() else crs
 
