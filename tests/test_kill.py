@@ -89,7 +89,7 @@ def kept(out: Path) -> dict[str, set[tuple[int, int]]]:
     workspace = Workspace(out)
     names = {"regions": "regions", "fields": "shapes", "outlines": "parts"}
     found = {
-        kind: {tuple(map(int, path.stem.split("."))) for path in workspace.fields.glob(f"watershed/{name}/*.npz")}
+        kind: {tuple(map(int, path.stem.split("."))) for path in workspace.fields.glob(f"watershed/{name}/*.piece")}
         for kind, name in names.items()
     }
     return {"predict": Journal(workspace.journal).finished(), **found}  # type: ignore[dict-item]

@@ -313,7 +313,7 @@ def test_a_tile_is_traced_again_where_half_of_it_is_gone(scene: Path, tmp_path: 
     whole, out = run(scene, tmp_path / "whole").record["outputs"], tmp_path / "out"
     with pytest.raises(GeosegError, match="cable"):
         run(scene, out, events=Events((StopAt("outlines", 9),)))
-    lost = sorted(Workspace(out).fields.glob("*/whole/*.npz"))
+    lost = sorted(Workspace(out).fields.glob("*/whole/*.piece"))
     assert lost
     for path in lost[::2]:
         path.unlink()
