@@ -38,8 +38,8 @@ class Stored:
     lines: Lines = field(default_factory=lambda: Lines(channel=2, free_class=2))
 
     def classes(self, window: Window) -> NDArray[np.uint8]:
-        found = np.where(self.stored[0] == 255, 255, np.argmax(self.stored, axis=0)).astype(np.uint8)
-        return self._window(found[None], window)[0]
+        stored = self._window(self.stored, window)
+        return np.where(stored[0] == 255, 255, np.argmax(stored, axis=0)).astype(np.uint8)
 
     def probabilities(self, window: Window) -> NDArray[np.uint8]:
         return self._window(self.stored, window)

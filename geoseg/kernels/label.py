@@ -48,6 +48,25 @@ def strongest(stored: NDArray[np.uint8], rest: bool, codes: NDArray[np.uint8]) -
 
 
 @numba.njit(nogil=True, cache=True)
+def strongest_other(stored: NDArray[np.uint8], wanted: int, rest: bool) -> NDArray[np.uint8]:
+    """(row, col) the largest probability among the classes but one; `stored` and `rest` as `strongest` takes them."""
+    count, rows, cols = stored.shape
+    out = np.empty((rows, cols), np.uint8)
+    for r in range(rows):
+        for c in range(cols):
+            best, used = np.uint8(0), np.int64(0)
+            for i in range(count):
+                value = stored[i, r, c]
+                used += value
+                if i != wanted and value > best:
+                    best = value
+            if rest and 254 - used > best:
+                best = np.uint8(254 - used)
+            out[r, c] = best
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
 def label(classes: NDArray[np.uint8], wanted: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
     """4-connected components of equal class.
 

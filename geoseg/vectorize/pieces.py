@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,9 @@ from geoseg.errors import RunError
 
 Arrays = dict[str, NDArray[Any]]
 
+HEAD = 8
+"""Bytes that say how long the table of arrays is, which comes next; then the arrays' bytes, one after the other."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
@@ -26,31 +29,43 @@ class Pieces:
     def save(self, kind: str, index: tuple[int, int], arrays: Arrays) -> None:
         """Keeps `arrays`; they are on disk when this returns."""
         path = self._path(kind, index)
+        given = {name: np.asarray(values, order="C") for name, values in arrays.items()}
+        table = json.dumps([[name, values.dtype.str, values.shape] for name, values in given.items()]).encode()
         with room_for(self.folder):
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as file:
-                np.savez(file, allow_pickle=False, **arrays)
+                file.write(len(table).to_bytes(HEAD, "little") + table)
+                for values in given.values():
+                    file.write(values.tobytes())
 
     def load(self, kind: str, index: tuple[int, int]) -> Arrays | None:
         """What was kept; None if nothing was."""
         path = self._path(kind, index)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return dict(file)
+            held = bytearray(path.read_bytes())  # arrays that may be written to
+            at = HEAD + int.from_bytes(held[:HEAD], "little")
+            out: Arrays = {}
+            for name, dtype, shape in json.loads(held[HEAD:at]):
+                values = np.frombuffer(held, dtype, int(np.prod(shape)), at) if np.prod(shape) else np.empty(0, dtype)
+                out[name] = values.reshape(shape)
+                at += values.nbytes
+            if at != len(held):
+                raise ValueError(f"{len(held)} bytes, expected {at}")
         except FileNotFoundError:
             return None
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
             raise RunError(
                 f"{path} is damaged ({error}); delete {self.folder} and run the same command again"
             ) from error
+        return out
 
     def holds(self, kind: str, index: tuple[int, int]) -> bool:
         return self._path(kind, index).exists()
 
     def second(self, kind: str, first: int) -> Iterator[tuple[int, int]]:
         """The indices (first, ...) under which something of this kind is kept, in order."""
-        names = (path.stem.split(".") for path in (self.folder / kind).glob(f"{first}.*.npz"))
+        names = (path.stem.split(".") for path in (self.folder / kind).glob(f"{first}.*.piece"))
         yield from sorted((int(a), int(b)) for a, b in names)
 
     def _path(self, kind: str, index: tuple[int, int]) -> Path:
-        return self.folder / kind / f"{index[0]}.{index[1]}.npz"
+        return self.folder / kind / f"{index[0]}.{index[1]}.piece"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,10 +11,13 @@ from numpy.typing import NDArray
 
 from geoseg.errors import InputError
 from geoseg.grid import TileGrid, Window, lattice_phase
-from geoseg.kernels.label import strongest
+from geoseg.kernels.label import strongest, strongest_other
 from geoseg.protocols import Reader
 from geoseg.results import NODATA, PROBABILITY_MAX, Block, Lines
 from geoseg.spec import Channel, Kind
+
+_LAST = threading.local()
+"""What each thread read last: passes ask for the same place twice."""
 
 TILE = 1024
 """Side of a tile in pixels; never decides the result."""
@@ -55,7 +59,7 @@ class RasterClasses:
         part = window & self.grid.extent
         if not part:
             return out
-        block = self.reader.read(part)
+        block = self._read(part)
         if len(block.pixels) == 1:
             found = np.zeros(part.shape, np.uint8)
             if self.free is not None:
@@ -78,19 +82,24 @@ class RasterClasses:
         out = np.full((FREE + (self.line is not None), *window.shape), NODATA, np.uint8)
         part = window & self.grid.extent
         if part:
-            block = self.reader.read(part)
+            block = self._read(part)
             stored = self._stored(block)
-            others = np.delete(stored[: self.count], self.wanted, axis=0).max(axis=0, initial=0)
-            found = [np.maximum(others, self._left(stored)) if self.rest else others, stored[self.wanted]]
+            found = [strongest_other(stored[: self.count], self.wanted, self.rest), stored[self.wanted]]
             if self.line is not None:
                 found.append(stored[self.line])
-            out[(slice(None), *part.within(window).slices)] = np.where(block.valid, np.stack(found), NODATA)
+            for channel, values in zip(out, found, strict=True):
+                channel[part.within(window).slices] = np.where(block.valid, values, np.uint8(NODATA))
         return out
 
-    def _left(self, stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(row, col) what the classes leave of 254."""
-        used = stored[: self.count].sum(axis=0, dtype=np.int32)
-        return np.asarray(np.maximum(PROBABILITY_MAX - used, 0), np.uint8)
+    def _read(self, part: Window) -> Block:
+        """A part of the raster; what this thread read last is not read again."""
+        last: tuple[Reader, Block] | None = getattr(_LAST, "read", None)
+        if last is not None and last[0] is self.reader and last[1].window.contains(part):
+            rows, cols = part.within(last[1].window).slices
+            return Block(pixels=last[1].pixels[:, rows, cols], valid=last[1].valid[rows, cols], window=part)
+        block = self.reader.read(part)
+        _LAST.read = (self.reader, block)
+        return block
 
     def _stored(self, block: Block) -> NDArray[np.uint8]:
         """Stored probabilities floor(254 p + .5): uint8 without a scale of its own is taken as stored already."""
