@@ -8,6 +8,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.results import PROBABILITY_MAX
+
 
 @numba.njit(nogil=True, cache=True)
 def _find(parent: NDArray[np.int32], i: int) -> int:
@@ -33,17 +35,22 @@ def strongest(stored: NDArray[np.uint8], rest: bool, codes: NDArray[np.uint8]) -
     """
     count, rows, cols = stored.shape
     out = np.empty((rows, cols), np.uint8)
-    for r in range(rows):
-        for c in range(cols):
-            found, best, used = 0, stored[0, r, c], np.int64(stored[0, r, c])
-            for i in range(1, count):
-                value = stored[i, r, c]
-                used += value
-                if value > best:
-                    found, best = i, value
-            if rest and 254 - used >= best:
-                found = count
-            out[r, c] = codes[found]
+    best, used = np.empty(cols, np.uint8), np.empty(cols, np.uint16)
+    for r in range(rows):  # a row at a time and without branches: ten times as fast
+        line = out[r]
+        best[:], used[:], line[:] = stored[0, r], stored[0, r], codes[0]
+        for i in range(1, count):
+            values, code = stored[i, r], codes[i]
+            for c in range(cols):
+                value = values[c]
+                used[c] += value
+                more = value > best[c]
+                best[c] = value if more else best[c]
+                line[c] = code if more else line[c]
+        if rest:
+            code = codes[count]
+            for c in range(cols):
+                line[c] = code if used[c] + best[c] <= PROBABILITY_MAX else line[c]
     return out
 
 
@@ -51,18 +58,21 @@ def strongest(stored: NDArray[np.uint8], rest: bool, codes: NDArray[np.uint8]) -
 def strongest_other(stored: NDArray[np.uint8], wanted: int, rest: bool) -> NDArray[np.uint8]:
     """(row, col) the largest probability among the classes but one; `stored` and `rest` as `strongest` takes them."""
     count, rows, cols = stored.shape
-    out = np.empty((rows, cols), np.uint8)
+    out = np.zeros((rows, cols), np.uint8)
+    used = np.empty(cols, np.uint16)
     for r in range(rows):
-        for c in range(cols):
-            best, used = np.uint8(0), np.int64(0)
-            for i in range(count):
-                value = stored[i, r, c]
-                used += value
-                if i != wanted and value > best:
-                    best = value
-            if rest and 254 - used > best:
-                best = np.uint8(254 - used)
-            out[r, c] = best
+        best = out[r]
+        used[:] = 0
+        for i in range(count):
+            values = stored[i, r]
+            for c in range(cols):
+                used[c] += values[c]
+            if i != wanted:
+                for c in range(cols):
+                    best[c] = max(best[c], values[c])
+        if rest:
+            for c in range(cols):
+                best[c] = max(best[c], PROBABILITY_MAX - min(used[c], PROBABILITY_MAX))
     return out
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from geoseg.errors import RunError
 Arrays = dict[str, NDArray[Any]]
 
 HEAD = 8
-"""Bytes that say how long the table of arrays is, which comes next; then the arrays' bytes, one after the other."""
+"""Bytes before the table of arrays: a checksum of all that follows, and the table's length. Then the arrays' bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,33 +33,23 @@ class Pieces:
         path = self._path(kind, index)
         given = {name: np.asarray(values, order="C") for name, values in arrays.items()}
         table = json.dumps([[name, values.dtype.str, values.shape] for name, values in given.items()]).encode()
+        packed = b"".join([len(table).to_bytes(4, "little"), table, *(values.tobytes() for values in given.values())])
         with room_for(self.folder):
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as file:
-                file.write(len(table).to_bytes(HEAD, "little") + table)
-                for values in given.values():
-                    file.write(values.tobytes())
+                file.write(zlib.crc32(packed).to_bytes(4, "little") + packed)
 
     def load(self, kind: str, index: tuple[int, int]) -> Arrays | None:
         """What was kept; None if nothing was."""
         path = self._path(kind, index)
         try:
-            held = bytearray(path.read_bytes())  # arrays that may be written to
-            at = HEAD + int.from_bytes(held[:HEAD], "little")
-            out: Arrays = {}
-            for name, dtype, shape in json.loads(held[HEAD:at]):
-                values = np.frombuffer(held, dtype, int(np.prod(shape)), at) if np.prod(shape) else np.empty(0, dtype)
-                out[name] = values.reshape(shape)
-                at += values.nbytes
-            if at != len(held):
-                raise ValueError(f"{len(held)} bytes, expected {at}")
+            return _unpacked(bytearray(path.read_bytes()))  # so that arrays may be written to
         except FileNotFoundError:
             return None
-        except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError) as error:
             raise RunError(
                 f"{path} is damaged ({error}); delete {self.folder} and run the same command again"
             ) from error
-        return out
 
     def holds(self, kind: str, index: tuple[int, int]) -> bool:
         return self._path(kind, index).exists()
@@ -69,3 +61,16 @@ class Pieces:
 
     def _path(self, kind: str, index: tuple[int, int]) -> Path:
         return self.folder / kind / f"{index[0]}.{index[1]}.piece"
+
+
+def _unpacked(held: bytearray) -> Arrays:
+    if len(held) < HEAD or zlib.crc32(memoryview(held)[4:]) != int.from_bytes(held[:4], "little"):
+        raise ValueError("its checksum differs")
+    at = HEAD + int.from_bytes(held[4:HEAD], "little")
+    out: Arrays = {}
+    for name, dtype, shape in json.loads(held[HEAD:at]):
+        count = math.prod(shape)
+        values = np.frombuffer(held, dtype, count, at) if count else np.empty(0, dtype)
+        out[name] = values.reshape(shape)
+        at += values.nbytes
+    return out

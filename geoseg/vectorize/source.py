@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,7 @@ class RasterClasses:
             if self.free is not None:
                 codes[self.free] = FREE
             codes[self.wanted] = WANTED
-            found = strongest(self._stored(block)[: self.count], self.rest, codes)
+            found = strongest(block.pixels[: self.count], self.rest, codes)
         found[~block.valid] = NODATA
         out[part.within(window).slices] = found
         return out
@@ -83,7 +83,7 @@ class RasterClasses:
         part = window & self.grid.extent
         if part:
             block = self._read(part)
-            stored = self._stored(block)
+            stored = block.pixels
             found = [strongest_other(stored[: self.count], self.wanted, self.rest), stored[self.wanted]]
             if self.line is not None:
                 found.append(stored[self.line])
@@ -92,12 +92,14 @@ class RasterClasses:
         return out
 
     def _read(self, part: Window) -> Block:
-        """A part of the raster; what this thread read last is not read again."""
+        """A part of the raster, probabilities as stored; what this thread read last is not read again."""
         last: tuple[Reader, Block] | None = getattr(_LAST, "read", None)
         if last is not None and last[0] is self.reader and last[1].window.contains(part):
             rows, cols = part.within(last[1].window).slices
             return Block(pixels=last[1].pixels[:, rows, cols], valid=last[1].valid[rows, cols], window=part)
         block = self.reader.read(part)
+        if len(block.pixels) > 1:
+            block = replace(block, pixels=self._stored(block))
         _LAST.read = (self.reader, block)
         return block
 
