@@ -315,8 +315,8 @@ def main() -> None:
     args = parser.parse_args()
 
     chosen = [
-        replace(place.without_nir() if args.without_nir else place, options=(*place.options, *args.extra))
-        for place in places(args.data)
+        replace(place, options=(*place.options, *args.extra))
+        for place in (each.without_nir() if args.without_nir else each for each in places(args.data))
         if args.model in ("all", place.model)
         and args.dataset in (None, place.dataset)
         and not (args.without_nir and place.model != "fields-s2")
