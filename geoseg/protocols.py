@@ -57,6 +57,12 @@ class Model(Protocol):
 
 @runtime_checkable
 class TorchModel(Model, Protocol):
+    """A model of torch.
+
+    `content_addressed = True` says that two models of equal fingerprint have equal networks, today and after any change of
+    code: what engines convert them to is then kept from run to run.
+    """
+
     def network(self) -> Any:
         """A torch.nn.Module in eval mode: (B, channel, row, col) float -> (B, output, row, col) logits."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -12,6 +13,14 @@ SHARED = ROOT.parent / "shared" / "data"
 
 hypothesis.settings.register_profile("geoseg", deadline=None, max_examples=60, print_blob=True)
 hypothesis.settings.load_profile("geoseg")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Converted networks are kept for the session, and not in the user's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEOSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -45,10 +45,14 @@ class FusedNetwork(nn.Module):
 
     def forward(self, pixels: Tensor, valid: Tensor) -> Tensor:
         """Stored values (B, channel, row, col) float32 and validity (B, 1, row, col) to (B, output, row, col) uint8."""
-        x = pixels * self.gain + self.bias
+        return self.scaled(pixels, valid, self.gain, self.bias, self.present)
+
+    def scaled(self, pixels: Tensor, valid: Tensor, gain: Tensor, bias: Tensor, present: Tensor) -> Tensor:
+        """The same for any scaling; gain, bias and whether a band is present are (1, channel, 1, 1)."""
+        x = pixels * gain + bias
         if self.limit is not None:
             x = x.clamp(-self.limit, self.limit)
-        x = torch.where(valid & self.present, x, torch.zeros_like(x))
+        x = torch.where(valid & present, x, torch.zeros_like(x))
         if self.upsample > 1:
             x = functional.interpolate(x, scale_factor=float(self.upsample), mode="bilinear", align_corners=False)
         probabilities = self._probabilities(self._logits(x).float())

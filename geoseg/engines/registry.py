@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from geoseg.engines.numpy_engine import NumpyEngine
 from geoseg.engines.openvino_engine import OpenVinoEngine
@@ -102,6 +105,12 @@ def _preferred(known: dict[str, Engine]) -> list[Engine]:
 
 
 def _has_cuda() -> bool:
+    """Whether torch finds a GPU; where there is no driver for one, torch is not imported to ask."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        if not Path("/dev/kfd").exists():  # AMD's, which torch calls cuda, too
+            return False
     try:
         import torch
     except ImportError:

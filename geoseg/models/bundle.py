@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from geoseg.errors import ModelError
 from geoseg.models.weights import check_sha256, load_state, model_fingerprint, read_safetensors
@@ -20,6 +20,8 @@ WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleModel:
+    content_addressed: ClassVar[bool] = True
+
     folder: Path
     """Holds spec.json and weights.safetensors."""
     spec: ModelSpec

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from geoseg.errors import ModelError
 from geoseg.models.bundle import read_record
@@ -32,6 +32,8 @@ EXAMPLE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointModel:
+    content_addressed: ClassVar[bool] = True
+
     path: Path
     spec: ModelSpec
     """Its `architecture` holds the hyper-parameters that decide the network."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from geoseg.errors import ModelError
 from geoseg.models.weights import check_sha256, file_sha256, load_state, model_fingerprint, read_torch_file
@@ -75,6 +75,8 @@ TRAINING: Mapping[str, Training] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedWeightsModel:
+    content_addressed: ClassVar[bool] = True
+
     path: Path
     """The weight file, local or in torch's hub cache."""
     spec: ModelSpec
