@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from geoseg.errors import InputError
 from geoseg.grid import TileGrid
-from geoseg.plan import prepare
+from geoseg.plan import prepare, settled_predictor
 from geoseg.protocols import Model, Reader
 from geoseg.recipes import RunOptions
 from geoseg.results import NODATA
@@ -60,7 +60,7 @@ def segment(
     recipe = delayed(
         (
             plan.reader,
-            plan.predictor,
+            settled_predictor(plan),
             grid,
             plan.area,
             None if probabilities else len(spec.class_names),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.plan import Plan
+from geoseg.protocols import QuantisedModel
 from geoseg.recipes import RunOptions
 from geoseg.results import PROBABILITY_MAX
 from geoseg.runtime.events import Events
@@ -24,7 +25,7 @@ from geoseg.stitch.store import MaskStore
 from geoseg.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import geopandas as gpd
 
@@ -214,6 +215,7 @@ def _record(
             "pixel_size_assumed": plan.pixel_size_assumed,
         },
         "engines": engines,
+        **_eight_bits(plan, engines),
         "reproducible": len(engines) <= 1 and not any(tile.degraded for tile in tiles),
         "model": {"name": spec.name, "reason": plan.reason, "classes": list(spec.class_names), "licence": spec.licence},
         "options": plan.options.model_dump(mode="json"),
@@ -239,6 +241,22 @@ def _record(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"system": platform.system(), "processor": platform.machine(), "python": platform.python_version()},
         "versions": _versions(),
+    }
+
+
+def _eight_bits(plan: Plan, engines: Sequence[str]) -> dict[str, Any]:
+    """What a network in 8 bits costs, where one was used."""
+    found = plan.model.quantised() if isinstance(plan.model, QuantisedModel) else None
+    if found is None or not any("/int8-" in engine for engine in engines):
+        return {}
+    from geoseg.engines.int8 import LARGEST_DISAGREEMENT
+
+    return {
+        "int8": {
+            "sha256": found.sha256,
+            "disagreement": found.disagreement,
+            "limit_of_auto": LARGEST_DISAGREEMENT,
+        }
     }
 
 

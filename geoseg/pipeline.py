@@ -14,7 +14,7 @@ from geoseg.delineation import check_fields, delineate
 from geoseg.errors import InputError, RunError
 from geoseg.memory import within_memory
 from geoseg.outputs import Result, Stages, finished_result, identify, make_outputs, write_rasters
-from geoseg.plan import Plan, check_lonlat, prepare
+from geoseg.plan import Plan, check_lonlat, prepare, settled_predictor
 from geoseg.protocols import Model, Reader, TileMap
 from geoseg.recipes import RunOptions
 from geoseg.results import BOUNDARY, Lines
@@ -276,8 +276,9 @@ def predict_into_store(
         tile.index for tile in plan.grid.in_strips(_strip(plan)) if tile.index not in records or not store.holds(tile)
     ]
     engine = next((record.engine for record in records.values() if record.engine and not record.degraded), None)
+    predictor = settled_predictor(plan, before=engine) if missing else plan.predictor
     task = PredictTile(
-        reader=plan.reader, predictor=plan.predictor, store=store, journal=journal, clip=plan.area,
+        reader=plan.reader, predictor=predictor, store=store, journal=journal, clip=plan.area,
         engine=None if mixed else engine, run=identity.digest,
     )  # fmt: skip
     if missing:  # polygons of an earlier try may rest on tiles that have been lost since

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from geoseg.errors import InputError
@@ -17,6 +17,9 @@ from geoseg.runtime.area import Area, area_of_interest
 from geoseg.runtime.predict import Predictor
 from geoseg.runtime.runners import default_workers
 from geoseg.scene import Scene, check_place
+
+GPU_WORKERS = 16
+"""Tiles under way where a GPU predicts: two batches of 8."""
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +123,32 @@ def prepare(scenes: Sequence[Any], options: RunOptions, *, model: Model | None =
     )  # fmt: skip
     return Plan(
         reader=reader, model=model, predictor=predictor, grid=grid, options=options, area=area, reason=reason, engine=engine.name,
-        workers=options.workers or default_workers(), pixel_size_m=size if size is not None else spec.nominal_m,
+        workers=options.workers or _workers(engine.name), pixel_size_m=size if size is not None else spec.nominal_m,
         pixel_size_assumed=size is None,
     )  # fmt: skip
+
+
+def _workers(engine: str) -> int:
+    """On a GPU so many that a batch is full while the next one is read: threads wait most of the time."""
+    from geoseg.engines.registry import has_cuda
+
+    return GPU_WORKERS if engine == "torch" and has_cuda() else default_workers()
+
+
+def settled_predictor(plan: Plan, *, before: str | None = None) -> Predictor:
+    """The predictor of a plan, with 8 bits where `--precision auto` comes to that (see geoseg.engines.int8).
+
+    Args:
+        plan: of the run.
+        before: fingerprint of the engine of an earlier try, whose precision is kept.
+    """
+    predictor = replace(plan.predictor, like=before)
+    if predictor.precision != "auto" or plan.engine != "openvino":
+        return predictor
+    if before is not None:
+        return replace(predictor, precision="int8") if "/int8-" in before else predictor
+    from geoseg.engines.int8 import settled
+
+    choice = settled(plan.model)
+    log.info("precision %s: %s", choice.precision, choice.reason)
+    return replace(predictor, precision=choice.precision)

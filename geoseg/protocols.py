@@ -68,6 +68,29 @@ class TorchModel(Model, Protocol):
         ...
 
 
+class Int8Network(Protocol):
+    """A network in 8 bits, on disk."""
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def disagreement(self) -> float:
+        """Share of pixels whose class differs from what the network says in float32."""
+        ...
+
+    def read(self) -> bytes:
+        """As geoseg.engines.graphs packs it; its hash is checked."""
+        ...
+
+
+@runtime_checkable
+class QuantisedModel(TorchModel, Protocol):
+    def quantised(self) -> Int8Network | None:
+        """The network in 8 bits, where there is one."""
+        ...
+
+
 @runtime_checkable
 class Segmenter(Protocol):
     """A model on an engine."""

@@ -50,7 +50,7 @@ class RunOptions(BaseModel):
     resample: bool = False
     """Bring the scene to the model's nominal resolution where it lies outside its range."""
     engine: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     patch: int | None = Field(default=None, gt=0)
     """Side in pixels of what the model sees; decides the result. None takes the model's."""
     overlap: int = Field(default=0, ge=0)

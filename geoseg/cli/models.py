@@ -69,3 +69,39 @@ def show(name: str, weights: str | None, as_json: bool) -> None:
     ]
     for label, value in rows:
         click.echo(f"{label:<11} {value}")
+
+
+@command.command("quantize")
+@click.argument("name")
+@click.option(
+    "--calibrate", "-c", multiple=True, required=True, type=click.Path(), metavar="SCENE",
+    help="A scene that shows what the network will see; give several.",
+)  # fmt: skip
+@click.option(
+    "--check", multiple=True, type=click.Path(), metavar="SCENE",
+    help="Scenes to compare with float32 on; those of --calibrate if none are given.",
+)  # fmt: skip
+@click.option("--bands", help="Names of the scenes' bands in file order, e.g. red,green,blue,nir.")
+@click.option(
+    "-o", "--out", type=click.Path(file_okay=False), help="A folder for a copy of the model; its own if not given."
+)
+def quantize(name: str, calibrate: tuple[str, ...], check: tuple[str, ...], bands: str | None, out: str | None) -> None:
+    """Make a packaged model's network in 8 bits, for --precision int8."""
+    from pathlib import Path
+
+    from geoseg.engines.int8 import LARGEST_DISAGREEMENT, settled
+    from geoseg.models import load
+    from geoseg.quantisation import quantise_model
+
+    made = quantise_model(
+        name,
+        calibrate=calibrate,
+        check=check,
+        bands=bands.split(",") if bands else None,
+        out=Path(out) if out else None,
+    )
+    click.echo(f"{made.path}  {made.path.stat().st_size / 1e6:.1f} MB")
+    click.echo(f"differs from float32 on {made.disagreement:.2%} of pixels ({', '.join(made.checked_with)})")
+    choice = settled(load(made.path.parent))
+    taken = "takes it here" if choice.precision == "int8" else "does not take it here"
+    click.echo(f"--precision auto {taken} (limit {LARGEST_DISAGREEMENT:.2%}): {choice.reason}")

@@ -39,7 +39,7 @@ def model_options(command: Any) -> Any:
             "--resample", is_flag=True, help="Bring the scene to the model's resolution if it lies outside its range."
         ),
         click.option("--engine", help="auto, openvino, torch, or another that is installed.", default="auto"),
-        click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto"),
+        click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "int8"]), default="auto"),
         click.option("--patch", type=int, help="Side in pixels of what the model sees; decides the result."),
         click.option("--overlap", type=int, help="Pixels over which patches are blended; decides the result.  [default: 0]"),
         click.option("--tile", type=int, help="Patches along a tile's side; never decides the result."),

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any, cast
 
-from geoseg.engines.openvino_engine import SHAPES_KEPT
+from geoseg.engines.openvino_engine import COMPILED, memory_may_be_refused
 from geoseg.engines.torch_engine import best_device
 from geoseg.protocols import Model, TorchModel
 
@@ -31,8 +31,8 @@ def working_bytes(
 ) -> int:
     """Main memory in bytes that an engine works in for patches of these (row, col) shapes, beside the weights.
 
-    OpenVINO keeps the working memory of the shapes it saw last, torch that of the largest. On CUDA the activations lie
-    in the GPU's own memory and count as 0; Apple's GPUs share the main one.
+    OpenVINO keeps the working memory of whole patches and of the largest other, torch that of the largest. On CUDA the
+    activations lie in the GPU's own memory and count as 0; Apple's GPUs share the main one.
 
     Args:
         model: whose network runs.
@@ -46,7 +46,7 @@ def working_bytes(
         return 0
     upsample = model.spec.upsample
     sizes = sorted((rows * cols * upsample**2 for rows, cols in shapes), reverse=True)
-    pixels = sum(sizes[:SHAPES_KEPT]) if engine == "openvino" else sizes[0]
+    pixels = sum(sizes[: COMPILED if memory_may_be_refused() else 2]) if engine == "openvino" else sizes[0]
     width = 2 if bf16 and engine == "openvino" else 4  # torch keeps both forms of a tensor while it casts
     return int(SPARE * width * pixels * values) + sum(sizes[:1]) * len(model.spec.outputs) * 8
 

@@ -6,12 +6,12 @@ import hashlib
 import importlib.metadata
 import logging
 import os
-import zlib
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from geoseg.disk import replacing
+from geoseg.engines.graphs import Graph, packed, unpacked
 from geoseg.protocols import Model
 from geoseg.version import VERSION
 
@@ -21,17 +21,10 @@ FOLDER = "GEOSEG_CACHE"
 MOST = 24
 """Networks that are kept: those used last."""
 
-MAGIC = b"geoseg graph 1\n"
-PARTS = 16
-"""Bytes that say how long the graph and its weights are."""
-
 LIBRARIES = ("openvino", "torch", "torchgeo", "segmentation-models-pytorch", "timm")
 """What decides how a network is built and converted."""
 
 log = logging.getLogger(__name__)
-
-Graph = tuple[bytes, bytes]
-"""A converted network: its graph and its weights."""
 
 
 def cache_folder() -> Path | None:
@@ -65,14 +58,13 @@ def load_graph(name: str) -> Graph | None:
         held = path.read_bytes()
     except OSError:
         return None
-    start = len(MAGIC) + 4
-    if not held.startswith(MAGIC) or zlib.crc32(held[start:]) != int.from_bytes(held[start - 4 : start], "little"):
+    graph = unpacked(held)
+    if graph is None:
         log.info("%s is damaged; the network is converted again", path)
         return None
     with suppress(OSError):
         os.utime(path)  # used last: see MOST
-    split = start + PARTS + int.from_bytes(held[start : start + PARTS], "little")
-    return held[start + PARTS : split], held[split:]
+    return graph
 
 
 def save_graph(name: str, graph: Graph) -> None:
@@ -80,12 +72,11 @@ def save_graph(name: str, graph: Graph) -> None:
     folder = cache_folder()
     if folder is None:
         return
-    body = len(graph[0]).to_bytes(PARTS, "little") + graph[0] + graph[1]
     path = _path(folder, name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
-            file.write(MAGIC + zlib.crc32(body).to_bytes(4, "little") + body)
+            file.write(packed(graph))
         used = sorted(path.parent.glob("*.graph"), key=lambda each: each.stat().st_mtime, reverse=True)
         for old in used[MOST:]:
             old.unlink(missing_ok=True)

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import sys
-import tempfile
 import threading
-import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.engines.conversion import bound, import_openvino, network_graph, opened
+from geoseg.engines.graphs import Graph, unpacked
 from geoseg.engines.hardware import cpu_label
-from geoseg.engines.kept import Graph, graph_name, load_graph, save_graph
 from geoseg.engines.ladder import Footing, LadderSegmenter, Rung, reason_of, rungs, short_of_memory
-from geoseg.errors import EngineError, ModelError
-from geoseg.protocols import Model, TorchModel
-from geoseg.results import InputScaling
+from geoseg.errors import EngineError
+from geoseg.protocols import Model, QuantisedModel
+from geoseg.results import NODATA, InputScaling
 
-SHAPES_KEPT = 4
-"""Compiled shapes kept at a time: a row of patches has three, and each holds its own activations."""
-
-INPUTS = ("pixels", "valid", "gain", "bias", "present")
-"""Of a converted network; all but the first two become constants."""
+COMPILED = 4
+"""Networks compiled at a time, each with activations of its own. See CompiledNetwork."""
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
@@ -60,30 +53,46 @@ class OpenVinoEngine:
         openvino = import_openvino()
         core = openvino.Core()
         exact = openvino_precision(precision, core)
-        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[exact], "PERFORMANCE_HINT": "LATENCY"}
+        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint(exact, core), "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             config["INFERENCE_NUM_THREADS"] = threads
-        graph = graph_of(model, scaling, openvino, core, batch=self.batch)
+        if exact == "int8":
+            kept, told = quantised_graph(model)
+            exact = f"int8-{told[:8]}"
+        else:
+            kept = network_graph(model, scaling, batch=self.batch)
+        graph = bound(opened(kept, core), scaling)
+
+        fixed = memory_may_be_refused()
 
         def stand(rung: Rung) -> Footing:
             labels = [f"openvino-{openvino.__version__.split('-')[0]}", exact, cpu_label(), f"batch{rung.batch}"]
-            network = ShapedNetwork(graph, core=core, config=config)
+            labels += ["fixed-shapes"] if fixed else []
+            network = CompiledNetwork(graph, core=core, config=config, patch=model.spec.patch, fixed=fixed)
             return Footing(forward=network.forward, fingerprint="/".join(labels))
 
         return LadderSegmenter(rungs(self.batch, "cpu"), stand, engine="OpenVINO", lock=threading.Lock())
 
 
-class ShapedNetwork:
-    """A converted network, compiled for each shape of patch when it first comes; for one thread at a time."""
+class CompiledNetwork:
+    """A converted network, compiled for whole patches and once more for all other shapes; for one thread at a time.
 
-    def __init__(self, graph: Any, *, core: Any, config: dict[str, Any]) -> None:
+    A network for one shape is up to a tenth faster in 8 bits, but takes .3 s to compile, and a scene has nine shapes. The
+    two kinds differ in last bits; which one takes a patch follows from its shape alone.
+    """
+
+    def __init__(self, graph: Any, *, core: Any, config: dict[str, Any], patch: int, fixed: bool = False) -> None:
+        """`graph` has open rows and columns, `patch` is the side of whole patches in pixels; `fixed` compiles for each shape."""
         openvino = import_openvino()
         self.graph = graph
         self.core = core
         self.config = config
+        self.patch = patch
+        self.fixed = fixed
+        self.outputs = int(graph.output(0).get_partial_shape()[1].get_length())
         self._tensor = openvino.Tensor
         self._shape = openvino.PartialShape
-        self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._requests: OrderedDict[tuple[int, int], Any] = OrderedDict()
 
     def forward(self, pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """(B, output, row, col) stored probabilities. Raises MemoryError, EngineError."""
@@ -97,11 +106,12 @@ class ShapedNetwork:
 
     def _infer(self, pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         try:
-            request = self._request(pixels.shape, valid.shape)
+            request = self._request(pixels.shape)
+            out = np.full((len(pixels), self.outputs, *pixels.shape[2:]), NODATA, np.uint8)
             request.set_input_tensor(0, self._tensor(pixels, shared_memory=True))
             request.set_input_tensor(1, self._tensor(valid, shared_memory=True))
+            request.set_output_tensor(0, self._tensor(out, shared_memory=True))
             request.infer()
-            out: NDArray[np.uint8] = request.get_output_tensor(0).data.copy()
         except RuntimeError as error:
             if short_of_memory(error):
                 raise MemoryError(reason_of(error)) from error
@@ -109,90 +119,45 @@ class ShapedNetwork:
                 f"OpenVINO failed on patches of shape {pixels.shape}: {reason_of(error)}; "
                 f"use --engine torch, or check stride and bands in the model's spec"
             ) from error
+        if out.max(initial=0) == NODATA:
+            # See memory_may_be_refused().
+            raise MemoryError("it left its output unwritten")
         return out
 
-    def _request(self, pixels: tuple[int, ...], valid: tuple[int, ...]) -> Any:
-        """The inference request for a shape; those used longest ago are given up with their memory."""
-        if pixels in self._requests:
-            self._requests.move_to_end(pixels)
-            return self._requests[pixels]
-        while len(self._requests) >= SHAPES_KEPT:
+    def _request(self, shape: tuple[int, ...]) -> Any:
+        """The inference request for pixels of a shape; those used longest ago are given up with their memory."""
+        batch, channels, rows, cols = shape
+        key = (rows, cols) if self.fixed or rows == cols == self.patch else (-1, -1)
+        if key in self._requests:
+            self._requests.move_to_end(key)
+            return self._requests[key]
+        while len(self._requests) >= COMPILED:
             self._requests.popitem(last=False)
         graph = self.graph.clone()
-        graph.reshape({"pixels": self._shape(list(pixels)), "valid": self._shape(list(valid))})
-        request = self.core.compile_model(graph, "CPU", self.config).create_infer_request()
-        self._requests[pixels] = request
-        return request
+        graph.reshape({"pixels": self._shape([batch, channels, *key]), "valid": self._shape([batch, 1, *key])})
+        self._requests[key] = self.core.compile_model(graph, "CPU", self.config).create_infer_request()
+        return self._requests[key]
 
 
-def graph_of(model: Model, scaling: InputScaling, openvino: Any, core: Any, *, batch: int) -> Any:
-    """The fused network as an OpenVINO graph with open rows and columns; from the cache where it is there.
+def memory_may_be_refused() -> bool:
+    """Whether an allocation can fail on this system: address space is limited, or memory is not promised beyond what is there.
 
-    Pixels enter as float32, also where the scene holds integers: with bfloat16 inference OpenVINO would otherwise
-    round stored values to 8 bits before scaling them (measured: an error of .03 instead of .002 after scaling).
+    Where it does in a network with open shapes, OpenVINO (2026.4) returns as if all were well, or crashes.
     """
-    name = graph_name(model, batch=batch, limit=scaling.limit)
-    kept = load_graph(name) if name else None
-    if kept is None:
-        kept = convert(model, scaling, openvino, batch=batch)
-        if name:
-            save_graph(name, kept)
-    graph = core.read_model(kept[0], openvino.Tensor(np.frombuffer(kept[1], np.uint8)))
-    values = {
-        "gain": np.array(scaling.gain, np.float32),
-        "bias": np.array(scaling.bias, np.float32),
-        "present": np.array([band is not None for band in scaling.bands]),
-    }
-    for entry in list(graph.get_parameters()):
-        (found,) = entry.output(0).get_names() & {*INPUTS}
-        if found in values:
-            constant = openvino.opset1.constant(values[found].reshape(1, -1, 1, 1))
-            entry.output(0).replace(constant.output(0))
-            graph.remove_parameter(entry)
-    graph.validate_nodes_and_infer_types()
-    return graph
+    if sys.platform == "win32":
+        return True
+    import resource
 
-
-def convert(model: Model, scaling: InputScaling, openvino: Any, *, batch: int) -> Graph:
-    """The fused network converted, with the scaling of bands still an input."""
-    import torch
-
-    from geoseg.engines.fused import FusedNetwork
-
-    class Open(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fused = FusedNetwork(cast(TorchModel, model).network(), spec, scaling)
-
-        def forward(self, *values: torch.Tensor) -> torch.Tensor:
-            return self.fused.scaled(*values)
-
-    spec = model.spec
-    side = max(spec.stride, 64 - 64 % spec.stride)
-    pixels, valid = torch.zeros(batch, len(spec.bands), side, side), torch.ones(batch, 1, side, side, dtype=torch.bool)
-    column = torch.zeros(1, len(spec.bands), 1, 1)
-    example = (pixels, valid, column, column.clone(), column > 0)
-    try:
-        with torch.inference_mode(), _quiet_conversion(), tempfile.TemporaryDirectory() as folder:
-            traced = torch.jit.trace(Open().eval(), example, check_trace=False)
-            graph = openvino.convert_model(traced, example_input=example)
-            for node, name in zip(graph.inputs, INPUTS, strict=True):
-                node.get_tensor().set_names({name})
-            files = Path(folder, "graph.xml"), Path(folder, "graph.bin")
-            openvino.serialize(graph, *files)
-            return files[0].read_bytes(), files[1].read_bytes()
-    except (EngineError, ModelError):
-        raise
-    except Exception as error:  # converters raise whatever they like
-        raise EngineError(
-            f"OpenVINO cannot convert the model {spec.name!r}: {reason_of(error)}; use --engine torch"
-        ) from error
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return True
+    overcommit = Path("/proc/sys/vm/overcommit_memory")
+    return overcommit.is_file() and overcommit.read_text().strip() == "2"
 
 
 def openvino_precision(wanted: str, core: Any) -> str:
-    """fp32 or bf16, what `wanted` (auto, fp32, bf16) means on this CPU."""
-    if wanted not in ("auto", *HINTS):
-        raise EngineError(f"engine 'openvino' has no precision {wanted!r}; known: auto, {', '.join(HINTS)}")
+    """fp32, bf16 or int8: what `wanted` (auto, fp32, bf16, int8) means on this CPU."""
+    if wanted not in ("auto", "int8", *HINTS):
+        raise EngineError(f"engine 'openvino' has no precision {wanted!r}; known: auto, {', '.join(HINTS)}, int8")
     able = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if wanted == "auto":
         return "bf16" if able else "fp32"
@@ -201,36 +166,20 @@ def openvino_precision(wanted: str, core: Any) -> str:
     return wanted
 
 
-def import_openvino() -> Any:
-    """The openvino module, imported without its usage reporting (openvino_telemetry would call home)."""
-    if "openvino" not in sys.modules:
-        missing = object()
-        before = sys.modules.get("openvino_telemetry", missing)
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # makes `import` of it fail
-        try:
-            import openvino
-        finally:
-            if before is missing:
-                del sys.modules["openvino_telemetry"]
-            else:
-                sys.modules["openvino_telemetry"] = before  # type: ignore[assignment]
-        return openvino
-    return sys.modules["openvino"]
+def hint(precision: str, core: Any) -> str:
+    """OpenVINO's name for a precision; a network in 8 bits computes what is not in 8 bits as `auto` would."""
+    return HINTS[openvino_precision("auto", core) if precision == "int8" else precision]
 
 
-@contextmanager
-def _quiet_conversion() -> Iterator[None]:
-    """Without torch's notices about tracing, and with logging as it was: the converter sets the root logger to ERROR."""
-    from torch.jit._trace import TracerWarning
-
-    root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=FutureWarning)
-        warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=TracerWarning)
-        try:
-            yield
-        finally:
-            root.setLevel(level)
-            root.handlers[:] = handlers
+def quantised_graph(model: Model) -> tuple[Graph, str]:
+    """A model's network in 8 bits, with the scaling of bands as inputs, and the hash of its file."""
+    found = model.quantised() if isinstance(model, QuantisedModel) else None
+    if found is None:
+        raise EngineError(
+            f"the model {model.spec.name!r} has no network in 8 bits; make one with `geoseg models quantize`, or use "
+            f"--precision bf16 or auto"
+        )
+    graph = unpacked(found.read())
+    if graph is None:
+        raise EngineError(f"the model {model.spec.name!r} has a damaged network in 8 bits; use --precision bf16")
+    return graph, found.sha256

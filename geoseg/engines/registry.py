@@ -16,7 +16,7 @@ from geoseg.plugins import load_plugin, plugins
 from geoseg.protocols import Engine, Model, Segmenter
 from geoseg.results import InputScaling
 
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,12 @@ def engines() -> dict[str, Engine]:
     return found
 
 
-def choose_engine(model: Model, *, name: str = "auto", precision: str = "auto") -> Engine:
+def choose_engine(
+    model: Model, *, name: str = "auto", precision: str = "auto", like: str | None = None
+) -> FirstThatWorks:
     """The engine for a model: by name, or the fastest that can run here.
+
+    `like` is the fingerprint of an earlier try, whose batch is kept where the engine would measure one.
 
     `auto` prefers torch on CUDA, then OpenVINO, then torch on whatever there is; where OpenVINO cannot convert a
     model, the built segmenter is torch's. Raises EngineError; unknown names list the known ones.
@@ -75,6 +79,8 @@ def choose_engine(model: Model, *, name: str = "auto", precision: str = "auto") 
     if precision not in PRECISIONS:
         raise EngineError(f"no precision {precision!r}; known: {', '.join(PRECISIONS)}")
     known = engines()
+    if like is not None:
+        known["torch"] = TorchEngine(like=like)
     if name != "auto":
         if name not in known:
             raise EngineError(f"no engine {name!r}; known: auto, {', '.join(known)}")
@@ -100,11 +106,11 @@ def choose_engine(model: Model, *, name: str = "auto", precision: str = "auto") 
 
 
 def _preferred(known: dict[str, Engine]) -> list[Engine]:
-    order = ("torch", "openvino", "numpy") if _has_cuda() else ("openvino", "torch", "numpy")
+    order = ("torch", "openvino", "numpy") if has_cuda() else ("openvino", "torch", "numpy")
     return [known[name] for name in order if name in known] + [e for name, e in known.items() if name not in order]
 
 
-def _has_cuda() -> bool:
+def has_cuda() -> bool:
     """Whether torch finds a GPU; where there is no driver for one, torch is not imported to ask."""
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")

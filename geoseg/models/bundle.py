@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from geoseg.errors import ModelError
+from geoseg.models.quantised import Quantised, read_quantised
 from geoseg.models.weights import check_sha256, load_state, model_fingerprint, read_safetensors
 from geoseg.spec import ModelSpec
 
@@ -43,6 +44,10 @@ class BundleModel:
 
     def fingerprint(self) -> str:
         return model_fingerprint(self.spec, self.spec.weights_sha256)
+
+    def quantised(self) -> Quantised | None:
+        """The network in 8 bits that lies beside the weights, if it was made of them."""
+        return read_quantised(self.folder, weights_sha256=self.spec.weights_sha256)
 
     def network(self) -> nn.Module:
         """The network in float32 and eval mode, after checking the hash of its weights."""

@@ -40,17 +40,19 @@ class Predictor:
     """As asked for: a name, or auto, which every worker settles for itself."""
     precision: str
     threads: int | None = None
+    like: str | None = None
+    """Fingerprint of the engine of an earlier try, see choose_engine()."""
 
     def segmenter(self) -> Segmenter:
         from geoseg.engines import choose_engine
 
-        key = (self.model.fingerprint(), self.scaling, self.engine, self.precision, self.threads)
+        key = (self.model.fingerprint(), self.scaling, self.engine, self.precision, self.threads, self.like)
         with _build_lock:
             if key not in _segmenters:
                 _segmenters.clear()  # one model a process: activations are what fills memory
-                _segmenters[key] = choose_engine(self.model, name=self.engine, precision=self.precision).build(
-                    self.model, self.scaling, precision=self.precision, threads=self.threads
-                )
+                _segmenters[key] = choose_engine(
+                    self.model, name=self.engine, precision=self.precision, like=self.like
+                ).build(self.model, self.scaling, precision=self.precision, threads=self.threads)
             return _segmenters[key]
 
 

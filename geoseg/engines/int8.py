@@ -1,0 +1,107 @@
+"""Whether a network in 8 bits is taken where the user leaves the precision open."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from geoseg.disk import replacing
+from geoseg.engines.conversion import bound, import_openvino, network_graph, opened
+from geoseg.engines.hardware import cpu_label
+from geoseg.engines.kept import cache_folder
+from geoseg.engines.openvino_engine import CompiledNetwork, OpenVinoEngine, hint, openvino_precision, quantised_graph
+from geoseg.errors import EngineError
+from geoseg.protocols import Model, QuantisedModel
+from geoseg.results import InputScaling
+
+LARGEST_DISAGREEMENT = 0.01
+"""Share of pixels whose class may differ from float32 where `--precision auto` takes 8 bits."""
+
+LEAST_GAIN = 1.15
+"""How many times as fast as bfloat16 8 bits must be on this machine for `--precision auto` to take them."""
+
+SIDE = 512
+"""Of the patch with which speeds are compared, in pixels."""
+
+ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What `--precision auto` comes to."""
+
+    precision: str
+    """`int8`, or `auto` for what the engine takes."""
+    reason: str
+
+
+def settled(model: Model, *, threads: int | None = None) -> Choice:
+    """Whether 8 bits are taken where the user leaves the precision open: near enough to float32, and faster here."""
+    found = model.quantised() if isinstance(model, QuantisedModel) else None
+    if found is None:
+        return Choice(precision="auto", reason="the model has no network in 8 bits")
+    if found.disagreement > LARGEST_DISAGREEMENT:
+        return Choice(
+            precision="auto",
+            reason=f"8 bits differ on {found.disagreement:.2%} of pixels, more than {LARGEST_DISAGREEMENT:.2%}",
+        )
+    try:
+        gain = speed_gain(model, threads=threads)
+    except EngineError as error:
+        return Choice(precision="auto", reason=f"8 bits do not run here: {error}")
+    reason = (
+        f"8 bits are {gain:.2f} times as fast as 16 here, and differ on {found.disagreement:.2%} of pixels from float32"
+    )
+    return Choice(precision="int8" if gain >= LEAST_GAIN else "auto", reason=reason)
+
+
+def speed_gain(model: Model, *, threads: int | None = None) -> float:
+    """How many times as fast 8 bits are as what `auto` takes without them, on this machine; measured once."""
+    found = model.quantised() if isinstance(model, QuantisedModel) else None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    version = importlib.metadata.version("openvino")
+    told = json.dumps([found.sha256 if found else "", version, cpu_label(), cores, threads])
+    folder = cache_folder()
+    path = folder / "speeds" / f"{hashlib.sha256(told.encode()).hexdigest()[:40]}.json" if folder else None
+    if path is not None:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return float(json.loads(path.read_text())["gain"])
+    gain = round(_measured(model, threads), 2)
+    if path is not None:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as file:
+                file.write(json.dumps({"gain": gain, "of": json.loads(told)}).encode())
+    return gain
+
+
+def _measured(model: Model, threads: int | None) -> float:
+    graph, _digest = quantised_graph(model)
+    spec, core = model.spec, import_openvino().Core()
+    side = max(spec.stride, SIDE // spec.upsample - SIDE // spec.upsample % spec.stride)
+    count = len(spec.bands)
+    pixels, valid = np.zeros((1, count, side, side), np.float32), np.ones((1, 1, side, side), np.bool_)
+    plain = InputScaling(bands=tuple(range(count)), gain=(1.0,) * count, bias=(0.0,) * count, limit=spec.clip)
+    networks: list[CompiledNetwork] = []
+    times: tuple[list[float], list[float]] = ([], [])
+    usual = network_graph(model, plain, batch=OpenVinoEngine().batch)
+    for each, precision in ((usual, openvino_precision("auto", core)), (graph, "int8")):
+        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint(precision, core), "PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None:
+            config["INFERENCE_NUM_THREADS"] = threads
+        networks.append(CompiledNetwork(bound(opened(each, core), plain), core=core, config=config, patch=side))
+        networks[-1].forward(pixels, valid)
+    for _ in range(ROUNDS):
+        for network, taken in zip(networks, times, strict=True):
+            begun = time.perf_counter()
+            network.forward(pixels, valid)
+            taken.append(time.perf_counter() - begun)
+    return float(min(times[0]) / min(times[1]))
