@@ -43,7 +43,10 @@ format: .venv/.installed
 	$(BIN)/python -m ruff format .
 
 bench: .venv/.installed
-	$(BIN)/python benchmarks/end_to_end.py
+	@for name in limit instances end_to_end; do \
+		echo "benchmarks/$$name.py"; \
+		$(BIN)/python benchmarks/$$name.py --json benchmarks/results/$$name.json || exit $$?; \
+	done
 
 clean:
 	rm -rf .venv demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
