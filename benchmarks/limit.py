@@ -41,7 +41,7 @@ from instances import Clock, alone
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from geoseg.plan import Plan, prepare
+from geoseg.plan import Plan, prepare, settled_predictor
 from geoseg.recipes import RunOptions
 from geoseg.results import Batch
 
@@ -139,7 +139,7 @@ def forward(job: Job) -> dict[str, Any]:
     plan = job.plan
     batches = Recorder(plan).batches
     begun = time.perf_counter()
-    segmenter = plan.predictor.segmenter()
+    segmenter = settled_predictor(plan).segmenter()
     build, seconds, compiling = time.perf_counter() - begun, 0.0, 0.0
     shapes = sorted({batch.pixels.shape for batch in batches})
     for shape in shapes:  # an engine keeps a few shapes only, so each is compiled and timed before the next
