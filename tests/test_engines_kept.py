@@ -13,18 +13,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from geoseg import cache
 from geoseg.engines import kept
 from geoseg.engines.openvino_engine import OpenVinoEngine
 from geoseg.models import load
+from geoseg.models.kept import kept_spec
 from geoseg.models.registry import BUNDLED
 from geoseg.results import Batch, InputScaling
+from geoseg.spec import ModelSpec
 
 SCALING = InputScaling(bands=(0, 1, 2, None), gain=(1e-3, 2e-3, 1e-3, 1.0), bias=(-1.0, -0.5, 0.0, 0.0), limit=None)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(kept.FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path / "cache"))
     return tmp_path / "cache" / "networks"
 
 
@@ -41,7 +44,7 @@ def test_a_kept_network_gives_the_same_bytes_also_for_another_scaling(
     other = replace(SCALING, bands=(0, 1, 2, 3), gain=(5e-4,) * 4)
     first = predicted(), predicted(other)
     assert len(list(folder.iterdir())) == 1, "one network for every scaling"
-    monkeypatch.setenv(kept.FOLDER, "off")
+    monkeypatch.setenv(cache.FOLDER, "off")
     without = predicted(), predicted(other)
     assert np.array_equal(first[0], without[0])
     assert np.array_equal(first[1], without[1])
@@ -73,23 +76,23 @@ def test_damaged_files_are_made_again(folder: Path) -> None:
     for bad in (b"", good[:5000], good[:-1], good[:200] + b"!" + good[201:], b"x" + good):
         path.write_bytes(bad)
         assert np.array_equal(predicted(), whole)
-        assert kept.load_graph(path.stem) is not None, "made again"
+        assert kept.load_graph(path.name) is not None, "made again"
 
 
 def test_a_folder_that_cannot_be_made_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv(kept.FOLDER, str(tmp_path / "file"))
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path / "file"))
     assert predicted().shape == (1, 3, 96, 96)
 
 
 def test_networks_used_last_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "MOST", 3)
+    monkeypatch.setattr(cache, "MOST", 3)
     for i in range(5):
         kept.save_graph(f"{i}", (b"graph", b"weights"))
-        os.utime(folder / f"{i}.graph", (1000 + i, 1000 + i))
+        os.utime(folder / f"{i}", (1000 + i, 1000 + i))
     assert kept.load_graph("2") == (b"graph", b"weights")
     kept.save_graph("5", (b"", b""))
-    assert sorted(path.stem for path in folder.iterdir()) == ["2", "4", "5"]
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "4", "5"]
     assert kept.load_graph("5") == (b"", b"")
 
 
@@ -106,3 +109,25 @@ def test_another_network_has_another_name(tmp_path: Path) -> None:
             return "always the same"
 
     assert kept.graph_name(Changing(), batch=1) is None
+
+
+def test_specs_of_torch_files_are_kept_by_content_and_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, found = load("fields-s2").spec, []
+
+    def find() -> ModelSpec:
+        found.append(1)
+        return spec
+
+    told: tuple[object, ...] = ("checkpoint", "digest", "a.ckpt")
+    assert kept_spec(find, *told) == kept_spec(find, *told) == spec
+    assert len(found) == 1
+    assert kept_spec(find, "checkpoint", "another digest", "a.ckpt") == spec
+    assert len(found) == 2
+    for path in (folder.parent / "specs").iterdir():
+        path.write_bytes(path.read_bytes()[:-9])
+    assert kept_spec(find, *told) == spec
+    monkeypatch.setenv(cache.FOLDER, "off")
+    assert kept_spec(find, *told) == spec
+    assert len(found) == 4

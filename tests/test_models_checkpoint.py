@@ -53,7 +53,7 @@ def test_checkpoint_has_the_logits_of_its_task(unet_task: Any, tmp_path: Path) -
     assert "criterion.weight" in unet_task.state_dict()
     assert [band.name for band in model.spec.bands] == ["red", "green", "blue", "nir"]
     assert model.spec.class_names == ("background", "field", "boundary")
-    assert (model.spec.name, model.spec.units, model.spec.patch) == ("best", "raw", 512)
+    assert (model.spec.name, model.spec.units, model.spec.patch) == ("best", "raw", 1024)
     x = torch.randn(2, 4, 64, 96)
     with torch.inference_mode():
         assert torch.equal(pickle.loads(pickle.dumps(model)).network()(x), unet_task(x))

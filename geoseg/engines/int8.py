@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
 import os
 import time
 from contextlib import suppress
@@ -13,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from geoseg.disk import replacing
+from geoseg import cache
 from geoseg.engines.conversion import bound, import_openvino, network_graph, opened
 from geoseg.engines.hardware import cpu_label
-from geoseg.engines.kept import cache_folder
 from geoseg.engines.openvino_engine import CompiledNetwork, OpenVinoEngine, hint, openvino_precision, quantised_graph
 from geoseg.errors import EngineError
 from geoseg.protocols import Model, QuantisedModel
@@ -32,6 +29,9 @@ SIDE = 512
 """Of the patch with which speeds are compared, in pixels."""
 
 ROUNDS = 5
+
+KIND = "speeds"
+"""The folder in the cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,18 +68,12 @@ def speed_gain(model: Model, *, threads: int | None = None) -> float:
     found = model.quantised() if isinstance(model, QuantisedModel) else None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     version = importlib.metadata.version("openvino")
-    told = json.dumps([found.sha256 if found else "", version, cpu_label(), cores, threads])
-    folder = cache_folder()
-    path = folder / "speeds" / f"{hashlib.sha256(told.encode()).hexdigest()[:40]}.json" if folder else None
-    if path is not None:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return float(json.loads(path.read_text())["gain"])
+    name = cache.cache_name(found.sha256 if found else "", version, cpu_label(), cores, threads)
+    with suppress(ValueError):
+        if held := cache.load(KIND, name):
+            return float(held)
     gain = round(_measured(model, threads), 2)
-    if path is not None:
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as file:
-                file.write(json.dumps({"gain": gain, "of": json.loads(told)}).encode())
+    cache.save(KIND, name, str(gain).encode())
     return gain
 
 

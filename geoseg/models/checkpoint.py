@@ -6,6 +6,7 @@ names). It is a ModelSpec in JSON; entries that it leaves out keep the defaults 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from geoseg.errors import ModelError
 from geoseg.models.bundle import read_record
+from geoseg.models.kept import kept_spec
 from geoseg.models.weights import check_sha256, file_sha256, load_state, model_fingerprint, read_torch_file
 from geoseg.spec import ModelSpec
 
@@ -45,11 +47,15 @@ class CheckpointModel:
     @classmethod
     def open(cls, path: Path, *, trust: bool = False) -> CheckpointModel:
         """The model in a checkpoint; ModelError where it is none, or where its spec cannot be guessed."""
-        content = _read(path, trust=trust)
         sidecar = path.with_suffix(".spec.json")
         record = read_record(sidecar) if sidecar.is_file() else {}
         digest = file_sha256(path)
-        spec = checkpoint_spec(content["hyper_parameters"], record, path=path, weights_sha256=digest)
+
+        def find() -> ModelSpec:
+            told = _read(path, trust=trust)["hyper_parameters"]
+            return checkpoint_spec(told, record, path=path, weights_sha256=digest)
+
+        spec = kept_spec(find, "checkpoint", digest, path.name, json.dumps(record, sort_keys=True), trust)
         return cls(path=path, spec=spec, weights_sha256=digest, trust=trust)
 
     @property
@@ -89,7 +95,7 @@ def checkpoint_spec(
         "title": f"{architecture['model']} {architecture['backbone'] or ''}".strip() + ", a torchgeo checkpoint",
         "scaling": "fixed",
         "units": "raw",
-        "patch": 512,
+        "patch": 1024,
         "halo": 64,
         "stride": 32,
         "reach": "local" if architecture["model"] == "fcn" else "patch",

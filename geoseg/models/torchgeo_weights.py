@@ -7,12 +7,14 @@ its other weights are bare encoders. Members are read from the installed torchge
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from geoseg.errors import ModelError
+from geoseg.models.kept import kept_spec
 from geoseg.models.weights import check_sha256, file_sha256, load_state, model_fingerprint, read_torch_file
 from geoseg.spec import BandSpec, ModelSpec, bands, classes
 
@@ -85,10 +87,13 @@ class NamedWeightsModel:
     @classmethod
     def open(cls, name: str, *, weights: Path | None = None) -> NamedWeightsModel:
         """The model `Unet_Weights.NAME`, its weights from `weights` or else from the hub."""
-        member = _member(name)
-        path = weights if weights is not None else _download(name, member.url)
+        path = weights if weights is not None else _download(name, _member(name).url)
         digest = file_sha256(path)
-        return cls(path=path, spec=named_spec(name, member.meta, weights_sha256=digest), weights_sha256=digest)
+        version = importlib.metadata.version("torchgeo")
+        spec = kept_spec(
+            lambda: named_spec(name, _member(name).meta, weights_sha256=digest), "named", name, digest, version
+        )
+        return cls(path=path, spec=spec, weights_sha256=digest)
 
     @property
     def runtime(self) -> str:
