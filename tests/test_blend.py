@@ -20,7 +20,7 @@ from geoseg.models import input_scaling
 from geoseg.protocols import Model
 from geoseg.readers.array import ArrayReader, from_array
 from geoseg.runtime.patches import PatchCache
-from geoseg.runtime.predict import Predictor, predict_core
+from geoseg.runtime.predict import Predictor, classes_of, predict_core
 from geoseg.testing.models import IdentityModel, PatchMeanModel
 
 sizes = st.tuples(st.integers(1, 90), st.integers(1, 90))
@@ -180,3 +180,11 @@ def test_a_patch_that_fails_is_tried_by_whoever_waits_and_old_ones_go() -> None:
     cache.predictions("run", patches_of(4), predict)
     cache.predictions("run", patches_of(4), predict)
     assert calls == [4, 2], "250 bytes hold two of four patches"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_classes_are_the_argmax_with_ties_to_the_lowest(count: int) -> None:
+    rng = np.random.default_rng(count)
+    probabilities, valid = rng.integers(0, 4, (count + 1, 60, 70)).astype(np.uint8), rng.random((60, 70)) > 0.2
+    expected = np.where(valid, np.argmax(probabilities[:count], axis=0), 255)
+    assert np.array_equal(classes_of(probabilities, valid, count), expected)
