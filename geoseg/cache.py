@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,11 @@ def cache_folder() -> Path | None:
     if chosen.lower() == "off":
         return None
     if chosen:
-        return Path(chosen).expanduser()
+        try:
+            return Path(chosen).expanduser()
+        except RuntimeError as error:
+            log.warning("%s=%s is no folder (%s); nothing is kept between runs", FOLDER, chosen, error)
+            return None
     import platformdirs
 
     return platformdirs.user_cache_path("geoseg", appauthor=False)
@@ -63,11 +68,20 @@ def save(kind: str, name: str, held: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             file.write(held)
-        whole = (each for each in path.parent.iterdir() if not each.name.startswith("."))
-        for old in sorted(whole, key=lambda each: each.stat().st_mtime, reverse=True)[MOST:]:
-            old.unlink(missing_ok=True)
+        _prune(path.parent)
     except OSError as error:
         log.info("%s cannot be written (%s); it is made again in the next run", path, error.strerror or error)
+
+
+def _prune(folder: Path) -> None:
+    """Leaves those used last, and nothing that a process began an hour ago and did not end."""
+    ages: list[tuple[float, Path]] = []
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # another process prunes, too
+            ages.append((time.time() - path.stat().st_mtime, path))
+    whole = sorted((age, path) for age, path in ages if not path.name.startswith("."))
+    for _, old in whole[MOST:] + [(age, path) for age, path in ages if path.name.startswith(".") and age > 3600]:
+        old.unlink(missing_ok=True)
 
 
 @cache

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geoseg.errors import ModelError
 from geoseg.plan import Plan
 from geoseg.protocols import QuantisedModel
 from geoseg.recipes import RunOptions
@@ -75,7 +76,7 @@ def identify(plan: Plan) -> Identity:
         values={
             "scene": plan.reader.content_hash(),
             "model": {"name": plan.model.spec.name, "fingerprint": plan.model.fingerprint()},
-            "engine": {"name": plan.engine, "precision": plan.predictor.precision},
+            "engine": {"name": plan.engine, "precision": plan.predictor.precision, **_asked_int8(plan)},
             "grid": {
                 "patch": grid.patch,
                 "halo": grid.halo,
@@ -95,6 +96,13 @@ def identify(plan: Plan) -> Identity:
             },
         }
     )
+
+
+def _asked_int8(plan: Plan) -> dict[str, str]:
+    """Which network in 8 bits a run is to use that asks for one."""
+    model = plan.model
+    found = model.quantised() if plan.predictor.precision == "int8" and isinstance(model, QuantisedModel) else None
+    return {} if found is None else {"int8": found.sha256}
 
 
 def finished_result(workspace: Workspace, identity: Identity, options: RunOptions) -> Result | None:
@@ -246,8 +254,13 @@ def _record(
 
 def _eight_bits(plan: Plan, engines: Sequence[str]) -> dict[str, Any]:
     """What a network in 8 bits costs, where one was used."""
-    found = plan.model.quantised() if isinstance(plan.model, QuantisedModel) else None
-    if found is None or not any("/int8-" in engine for engine in engines):
+    if not isinstance(plan.model, QuantisedModel) or not any("/int8-" in engine for engine in engines):
+        return {}
+    try:
+        found = plan.model.quantised()
+    except ModelError:
+        found = None
+    if found is None:  # taken away meanwhile; `engines` still names it
         return {}
     from geoseg.engines.int8 import LARGEST_DISAGREEMENT
 

@@ -68,11 +68,17 @@ def quantise_model(
     compared = [sample for path in check or calibrate for sample in samples_of(path, spec, SIDE, CHECKED, bands)]
     if not compared:
         raise InputError(f"no part of the scenes is valid over {SIDE} x {SIDE} pixels; give others to check with")
+    folder = (out or model.folder).resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECORD).unlink(missing_ok=True)  # it says that the other file is whole
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written ({error.strerror or error}); choose another folder with -o"
+        ) from error
     graph = quantise(model, samples)
     held = gzip.compress(packed(graph), mtime=0)
-    folder = out or model.folder
-    if folder != model.folder:
-        folder.mkdir(parents=True, exist_ok=True)
+    if folder != model.folder.resolve():
         for each in sorted(model.folder.iterdir()):
             if each.is_file() and each.name not in (GRAPH, RECORD):
                 shutil.copy2(each, folder / each.name)

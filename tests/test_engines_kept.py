@@ -17,6 +17,7 @@ from geoseg import cache
 from geoseg.engines import kept
 from geoseg.engines.openvino_engine import OpenVinoEngine
 from geoseg.models import load
+from geoseg.models.bundle import BundleModel
 from geoseg.models.kept import kept_spec
 from geoseg.models.registry import BUNDLED
 from geoseg.results import Batch, InputScaling
@@ -109,6 +110,11 @@ def test_another_network_has_another_name(tmp_path: Path) -> None:
             return "always the same"
 
     assert kept.graph_name(Changing(), batch=1) is None
+
+    class Derived(BundleModel):
+        """May have another network under the same fingerprint."""
+
+    assert kept.graph_name(Derived.open(BUNDLED / "fields-s2"), batch=1) is None
 
 
 def test_specs_of_torch_files_are_kept_by_content_and_name(

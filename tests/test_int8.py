@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from dataclasses import replace
@@ -14,6 +15,8 @@ from click.testing import CliRunner
 import geoseg
 from geoseg.cli.main import cli
 from geoseg.engines import choose_engine, int8
+from geoseg.engines.conversion import opened
+from geoseg.engines.graphs import unpacked
 from geoseg.engines.openvino_engine import OpenVinoEngine
 from geoseg.errors import EngineError, GeosegError, ModelError
 from geoseg.models import input_scaling, load
@@ -25,6 +28,7 @@ from geoseg.quantisation import quantise_model, samples_of
 from geoseg.readers import open_scene
 from geoseg.recipes import RunOptions
 from geoseg.results import Batch
+from geoseg.runtime.workspace import Workspace
 
 
 @pytest.fixture
@@ -89,6 +93,51 @@ def test_what_is_damaged_is_refused_by_name(model: BundleModel) -> None:
         choose_engine(model, name="openvino").build(model, scaling, precision="int8", threads=None)
     with pytest.raises(EngineError, match=r"engine 'torch' has no precision 'int8'"):
         choose_engine(model, name="torch").build(model, scaling, precision="int8", threads=None)
+
+
+def test_what_is_damaged_is_not_taken_where_the_precision_is_open(
+    model: BundleModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, samples: Path
+) -> None:
+    monkeypatch.setenv("GEOSEG_CACHE", str(tmp_path / "cache"))
+
+    def short(*_: object) -> float:
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(int8, "_measured", short)
+        assert int8.settled(model).reason == "8 bits do not run here: no room"
+    (model.folder / GRAPH).write_bytes(b"damaged")
+    assert "int8.graph.gz has SHA-256" in int8.settled(model).reason
+    (model.folder / RECORD).write_text("{")
+    assert int8.settled(model).precision == "auto"
+    result = geoseg.run(samples / "s2_smallholder.tif", out=tmp_path / "out", model=str(model.folder), precision="fp32")
+    assert "int8" not in result.record
+
+
+def test_a_graph_that_openvino_cannot_read_names_a_way_on(model: BundleModel) -> None:
+    graph = unpacked(gzip.decompress((model.folder / GRAPH).read_bytes()))
+    assert graph is not None
+    from openvino import Core
+
+    with pytest.raises(EngineError, match=r"OpenVINO .* cannot read the network .*; use --precision bf16"):
+        opened((graph[0].replace(b'version="opset1"', b'version="opset99"'), graph[1]), Core())
+
+
+def test_8_bits_need_a_model_that_has_them_before_anything_runs(samples: Path, tmp_path: Path) -> None:
+    shutil.copytree(BUNDLED / "fields-s2", tmp_path / "model")
+    (tmp_path / "model" / RECORD).unlink()
+    with pytest.raises(EngineError, match="make one with `geoseg models quantize`"):
+        prepare([samples / "s2_farmland.tif"], RunOptions.checked(model=str(tmp_path / "model"), precision="int8"))
+    chosen = choose_engine(load("fields-s2"), precision="int8")
+    assert [engine.name for engine in chosen.candidates] == ["openvino"]
+
+
+def test_workers_elsewhere_choose_for_themselves_and_a_choice_is_kept(samples: Path, tmp_path: Path) -> None:
+    plan = prepare([samples / "s2_farmland.tif"], RunOptions())
+    assert settled_predictor(plan, clustered=True).precision == "auto"
+    assert settled_predictor(plan, before="openvino/int8-12/x", clustered=True).precision == "int8"
+    workspace = Workspace(tmp_path)
+    assert [workspace.settled(lambda found=found: found) for found in ("int8", "auto")] == ["int8", "int8"]
 
 
 def test_a_run_in_8_bits_says_so_and_a_run_that_resumes_stays_with_what_was(samples: Path, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +19,8 @@ from geoseg.engines.ladder import reason_of
 from geoseg.errors import EngineError, ModelError
 from geoseg.protocols import Model, TorchModel
 from geoseg.results import InputScaling
+
+_importing = RLock()
 
 INPUTS = ("pixels", "valid", "gain", "bias", "present")
 """Of a converted network; all but the first two become constants."""
@@ -34,8 +38,15 @@ def network_graph(model: Model, scaling: InputScaling, *, batch: int) -> Graph:
 
 
 def opened(graph: Graph, core: Any) -> Any:
-    """An openvino.Model with open rows and columns, and INPUTS."""
-    return core.read_model(graph[0], import_openvino().Tensor(np.frombuffer(graph[1], np.uint8)))
+    """An openvino.Model with open rows and columns, and INPUTS. Raises EngineError where this OpenVINO cannot read it."""
+    openvino = import_openvino()
+    try:
+        return core.read_model(graph[0], openvino.Tensor(np.frombuffer(graph[1], np.uint8)))
+    except RuntimeError as error:
+        raise EngineError(
+            f"OpenVINO {openvino.__version__.split('-')[0]} cannot read the network ({reason_of(error)}); use --precision bf16, "
+            f"or another version of OpenVINO"
+        ) from error
 
 
 def bound(graph: Any, scaling: InputScaling) -> Any:
@@ -96,24 +107,24 @@ def convert(model: Model, scaling: InputScaling, *, batch: int) -> Graph:
 
 def import_openvino() -> Any:
     """The openvino module, imported without its usage reporting."""
+    if "openvino" in sys.modules:
+        return importlib.import_module("openvino")
     with without_telemetry():
-        import openvino
-    return openvino
+        return importlib.import_module("openvino")
 
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
     """Around the first import of OpenVINO and its tools: openvino_telemetry, which would call home, cannot be imported."""
-    missing = object()
-    before = sys.modules.get("openvino_telemetry", missing)
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # makes `import` of it fail
-    try:
-        yield
-    finally:
-        if before is missing:
-            del sys.modules["openvino_telemetry"]
-        else:
-            sys.modules["openvino_telemetry"] = before  # type: ignore[assignment]
+    with _importing:
+        before = sys.modules.get("openvino_telemetry")
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # makes `import` of it fail
+        try:
+            yield
+        finally:
+            sys.modules.pop("openvino_telemetry", None)
+            if before is not None:
+                sys.modules["openvino_telemetry"] = before
 
 
 @contextmanager

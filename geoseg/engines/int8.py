@@ -15,7 +15,7 @@ from geoseg import cache
 from geoseg.engines.conversion import bound, import_openvino, network_graph, opened
 from geoseg.engines.hardware import cpu_label
 from geoseg.engines.openvino_engine import CompiledNetwork, OpenVinoEngine, hint, openvino_precision, quantised_graph
-from geoseg.errors import EngineError
+from geoseg.errors import EngineError, ModelError
 from geoseg.protocols import Model, QuantisedModel
 from geoseg.results import InputScaling
 
@@ -43,19 +43,22 @@ class Choice:
     reason: str
 
 
-def settled(model: Model, *, threads: int | None = None) -> Choice:
-    """Whether 8 bits are taken where the user leaves the precision open: near enough to float32, and faster here."""
-    found = model.quantised() if isinstance(model, QuantisedModel) else None
-    if found is None:
-        return Choice(precision="auto", reason="the model has no network in 8 bits")
-    if found.disagreement > LARGEST_DISAGREEMENT:
-        return Choice(
-            precision="auto",
-            reason=f"8 bits differ on {found.disagreement:.2%} of pixels, more than {LARGEST_DISAGREEMENT:.2%}",
-        )
+def settled(model: Model, *, patch: int = SIDE, threads: int | None = None) -> Choice:
+    """Whether 8 bits are taken where the user leaves the precision open: near enough to float32, and faster here.
+
+    `patch` is the side of the run's patches: no larger one is tried. What is damaged or does not run here is not taken.
+    """
     try:
-        gain = speed_gain(model, threads=threads)
-    except EngineError as error:
+        found = model.quantised() if isinstance(model, QuantisedModel) else None
+        if found is None:
+            return Choice(precision="auto", reason="the model has no network in 8 bits")
+        if found.disagreement > LARGEST_DISAGREEMENT:
+            return Choice(
+                precision="auto",
+                reason=f"8 bits differ on {found.disagreement:.2%} of pixels, more than {LARGEST_DISAGREEMENT:.2%}",
+            )
+        gain = speed_gain(model, side=min(SIDE, patch), threads=threads)
+    except (EngineError, ModelError, MemoryError) as error:
         return Choice(precision="auto", reason=f"8 bits do not run here: {error}")
     reason = (
         f"8 bits are {gain:.2f} times as fast as 16 here, and differ on {found.disagreement:.2%} of pixels from float32"
@@ -63,24 +66,27 @@ def settled(model: Model, *, threads: int | None = None) -> Choice:
     return Choice(precision="int8" if gain >= LEAST_GAIN else "auto", reason=reason)
 
 
-def speed_gain(model: Model, *, threads: int | None = None) -> float:
-    """How many times as fast 8 bits are as what `auto` takes without them, on this machine; measured once."""
+def speed_gain(model: Model, *, side: int = SIDE, threads: int | None = None) -> float:
+    """How many times as fast 8 bits are as what `auto` takes without them, on this machine; measured once.
+
+    `side` is that of the patch, in pixels of a scene.
+    """
     found = model.quantised() if isinstance(model, QuantisedModel) else None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     version = importlib.metadata.version("openvino")
-    name = cache.cache_name(found.sha256 if found else "", version, cpu_label(), cores, threads)
+    name = cache.cache_name(found.sha256 if found else "", version, cpu_label(), cores, threads, side)
     with suppress(ValueError):
         if held := cache.load(KIND, name):
             return float(held)
-    gain = round(_measured(model, threads), 2)
+    gain = round(_measured(model, side, threads), 2)
     cache.save(KIND, name, str(gain).encode())
     return gain
 
 
-def _measured(model: Model, threads: int | None) -> float:
+def _measured(model: Model, side: int, threads: int | None) -> float:
     graph, _digest = quantised_graph(model)
     spec, core = model.spec, import_openvino().Core()
-    side = max(spec.stride, SIDE // spec.upsample - SIDE // spec.upsample % spec.stride)
+    side = max(spec.stride, side // spec.upsample - side // spec.upsample % spec.stride)
     count = len(spec.bands)
     pixels, valid = np.zeros((1, count, side, side), np.float32), np.ones((1, 1, side, side), np.bool_)
     plain = InputScaling(bands=tuple(range(count)), gain=(1.0,) * count, bias=(0.0,) * count, limit=spec.clip)

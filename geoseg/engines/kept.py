@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 def graph_name(model: Model, **settings: object) -> str | None:
     """The name under which a network is kept; None where its fingerprint does not say all of it (see TorchModel)."""
-    if not getattr(model, "content_addressed", False):
+    if not vars(type(model)).get("content_addressed"):  # not inherited: who derives from a model may change its network
         return None
     versions = [f"{name} {_version(name)}" for name in LIBRARIES]
     return cache.cache_name(model.fingerprint(), *versions, sorted(settings.items()))

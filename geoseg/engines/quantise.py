@@ -78,7 +78,7 @@ def disagreement(model: Model, graph: Graph, samples: Sequence[Sample]) -> float
         found = []
         for each, config in ((reference, exact), (graph, ours)):
             ready = bound(opened(each, core), sample.scaling)
-            network = CompiledNetwork(ready, core=core, config=config, patch=model.spec.patch)
+            network = CompiledNetwork(ready, core=core, config=config, patch=model.spec.patch, fixed=True)
             found.append(network.forward(*given))
         one, other = (np.argmax(probabilities[0, :classes], axis=0) for probabilities in found)
         valid = sample.valid[0, 0]

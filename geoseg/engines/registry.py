@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geoseg.engines.numpy_engine import NumpyEngine
-from geoseg.engines.openvino_engine import OpenVinoEngine
+from geoseg.engines.openvino_engine import OpenVinoEngine, quantised_graph
 from geoseg.engines.torch_engine import TorchEngine
 from geoseg.errors import EngineError
 from geoseg.plugins import load_plugin, plugins
@@ -94,6 +94,9 @@ def choose_engine(
                 f"use {' or '.join(able) or 'a package that brings an engine for it'}"
             )
         return FirstThatWorks(name=name, candidates=(engine,), precision=precision)
+    if precision == "int8":  # nothing else runs such networks
+        quantised_graph(model)
+        return choose_engine(model, name="openvino", precision=precision, like=like)
     able_engines = [engine for engine in _preferred(known) if engine.supports(model)]
     candidates = tuple(engine for engine in able_engines if engine.available() is None)
     if not candidates:

@@ -35,7 +35,7 @@ def strongest(stored: NDArray[np.uint8], rest: bool, codes: NDArray[np.uint8]) -
     """
     count, rows, cols = stored.shape
     out = np.empty((rows, cols), np.uint8)
-    best, used = np.empty(cols, np.uint8), np.empty(cols, np.uint16)
+    best, used = np.empty(cols, np.uint8), np.empty(cols, np.uint32)
     for r in range(rows):  # a row at a time and without branches: ten times as fast
         line = out[r]
         best[:], used[:], line[:] = stored[0, r], stored[0, r], codes[0]
@@ -59,7 +59,7 @@ def strongest_other(stored: NDArray[np.uint8], wanted: int, rest: bool) -> NDArr
     """(row, col) the largest probability among the classes but one; `stored` and `rest` as `strongest` takes them."""
     count, rows, cols = stored.shape
     out = np.zeros((rows, cols), np.uint8)
-    used = np.empty(cols, np.uint16)
+    used = np.empty(cols, np.uint32)
     for r in range(rows):
         best = out[r]
         used[:] = 0

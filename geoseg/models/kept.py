@@ -21,6 +21,6 @@ def kept_spec(find: Callable[[], ModelSpec], *told: object) -> ModelSpec:
     if held is not None:
         with suppress(ValueError, TypeError, KeyError, ModelError):  # whatever is damaged is found again
             return ModelSpec.from_dict(json.loads(held))
-    spec = find()
-    cache.save(KIND, name, spec.to_json().encode())
-    return spec
+    text = find().to_json()
+    cache.save(KIND, name, text.encode())
+    return ModelSpec.from_dict(json.loads(text))

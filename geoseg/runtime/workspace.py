@@ -15,13 +15,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from geoseg.disk import flush, replacing
+from geoseg.disk import flush, replacing, room_for
 from geoseg.errors import RunError
 
 LOCK = ".geoseg.lock"
@@ -89,6 +89,17 @@ class Workspace:
     @property
     def _tiles(self) -> Path:
         return self.partial / str(_read_json(self.partial / "identity.json").get(BEGUN, "tiles"))
+
+    def settled(self, find: Callable[[], str]) -> str:
+        """What `find` gave when these tiles were begun: a choice that might come out otherwise the next time."""
+        path = self._tiles / "settled.json"
+        known = _read_json(path).get("precision")
+        if known is None:
+            known = find()
+            with room_for(path.parent):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(path, {"precision": known})
+        return str(known)
 
     def clear(self) -> None:
         """Removes all that was kept for an interrupted run."""

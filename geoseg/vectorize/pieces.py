@@ -18,6 +18,9 @@ from geoseg.errors import RunError
 
 Arrays = dict[str, NDArray[Any]]
 
+ALIGNED = 8
+"""Arrays begin at multiples of it."""
+
 HEAD = 8
 """Bytes before the table of arrays: a checksum of all that follows, and the table's length. Then the arrays' bytes."""
 
@@ -33,7 +36,11 @@ class Pieces:
         path = self._path(kind, index)
         given = {name: np.asarray(values, order="C") for name, values in arrays.items()}
         table = json.dumps([[name, values.dtype.str, values.shape] for name, values in given.items()]).encode()
-        packed = b"".join([len(table).to_bytes(4, "little"), table, *(values.tobytes() for values in given.values())])
+        table += b" " * (-len(table) % ALIGNED)
+        parts = (values.tobytes() for values in given.values())
+        packed = b"".join(
+            [len(table).to_bytes(4, "little"), table, *(part + bytes(-len(part) % ALIGNED) for part in parts)]
+        )
         with room_for(self.folder):
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as file:
@@ -72,5 +79,5 @@ def _unpacked(held: bytearray) -> Arrays:
         count = math.prod(shape)
         values = np.frombuffer(held, dtype, count, at) if count else np.empty(0, dtype)
         out[name] = values.reshape(shape)
-        at += values.nbytes
+        at += values.nbytes + -values.nbytes % ALIGNED
     return out

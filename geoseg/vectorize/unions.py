@@ -34,7 +34,7 @@ def united(grid: TileGrid, pieces: Pieces, rules: FieldRules) -> Seams:
             if piece is not None:
                 here[index], starts[index] = piece, count
                 for name in ENTRY:
-                    parts[name].append(piece[name])
+                    parts[name].append(piece[name].copy())  # not a view that keeps the whole piece
                 size = len(piece["number"])
                 parts["row"].append(np.full(size, row))
                 parts["tile"].append(np.full(size, (row - grid.tile_range[0].start) * len(grid.tile_range[1]) + number))
