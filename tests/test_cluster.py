@@ -164,7 +164,9 @@ def test_a_run_outlives_a_killed_worker(
 def test_a_tile_that_kills_every_worker_is_named(scene: Path, tmp_path: Path, two_workers: Client) -> None:
     begun, side = time.monotonic(), MODEL.patch - 2 * MODEL.halo
     row, col = ((at - phase) // side for at, phase in zip(DEADLY_AT, lattice_phase(PLACE), strict=True))
-    told = rf"2 Dask workers died one after the other while they had (tile \d+,\d+ or )*tile {row},{col}[ ,].*resume"
+    told = (
+        rf"2 Dask workers died one after the other while they had (tile -?\d+,-?\d+ or )*tile {row},{col}[ ,].*resume"
+    )
     with dask.config.set({"geoseg.patience-s": MUCH_LONGER_S}), pytest.raises(RunError, match=told):
         rerun(scene, tmp_path / "out", model=FaultyModel(model=MODEL, fatal=DEADLY), client=two_workers)
     assert time.monotonic() - begun < MUCH_LONGER_S
