@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +60,7 @@ def segment(
     recipe = delayed(
         (
             plan.reader,
-            settled_predictor(plan, clustered=_on_cluster()),
+            settled_predictor(plan),
             grid,
             plan.area,
             None if probabilities else len(spec.class_names),
@@ -92,14 +91,6 @@ def segment(
     return xr.DataArray(
         data, coords=coords, dims=dims, name="probabilities" if probabilities else "mask", attrs=attributes
     )
-
-
-def _on_cluster() -> bool:
-    """Whether a distributed.Client is what Dask will compute on."""
-    from dask.base import get_scheduler
-
-    distributed = sys.modules.get("distributed")
-    return distributed is not None and isinstance(getattr(get_scheduler(), "__self__", None), distributed.Client)
 
 
 def _sources(scene: Any) -> list[Any]:

@@ -22,7 +22,7 @@ from geoseg.runtime.events import Events
 from geoseg.runtime.heap import give_back
 from geoseg.runtime.patches import KEPT_BYTES
 from geoseg.runtime.predict import PredictTile, release_segmenters
-from geoseg.runtime.runners import Runner, Threads, runner_for
+from geoseg.runtime.runners import Runner, runner_for
 from geoseg.runtime.stop import Stop, signals_set
 from geoseg.runtime.workspace import Identity, Workspace
 from geoseg.stitch.journal import Journal, TileRecord
@@ -278,8 +278,7 @@ def predict_into_store(
     engine = next((record.engine for record in records.values() if record.engine and not record.degraded), None)
     predictor = replace(plan.predictor, like=engine)
     if missing:
-        clustered = not isinstance(runner, Threads)
-        precision = workspace.settled(lambda: settled_predictor(plan, before=engine, clustered=clustered).precision)
+        precision = workspace.settled(lambda: settled_predictor(plan, before=engine).precision)
         predictor = replace(predictor, precision=precision)
     task = PredictTile(
         reader=plan.reader, predictor=predictor, store=store, journal=journal, clip=plan.area,

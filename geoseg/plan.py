@@ -135,23 +135,22 @@ def _workers(engine: str) -> int:
     return GPU_WORKERS if engine == "torch" and has_cuda() else default_workers()
 
 
-def settled_predictor(plan: Plan, *, before: str | None = None, clustered: bool = False) -> Predictor:
+def settled_predictor(plan: Plan, *, before: str | None = None) -> Predictor:
     """The predictor of a plan, with 8 bits where `--precision auto` comes to that (see geoseg.engines.int8).
 
     Args:
         plan: of the run.
         before: fingerprint of the engine of an earlier try, whose precision is kept.
-        clustered: True where workers elsewhere predict, which may have GPUs or other processors than this machine.
     """
+    from geoseg.engines.registry import PREFERRED
+
     predictor = replace(plan.predictor, like=before)
     if predictor.precision != "auto" or plan.engine != "openvino":
         return predictor
     if before is not None:
-        return replace(predictor, precision="int8") if "/int8-" in before else predictor
-    if clustered:
-        return predictor
+        return replace(predictor, precision=PREFERRED) if "/int8-" in before else predictor
     from geoseg.engines.int8 import settled
 
     choice = settled(plan.model, patch=plan.grid.patch)
     log.info("precision %s: %s", choice.precision, choice.reason)
-    return replace(predictor, precision=choice.precision)
+    return replace(predictor, precision=PREFERRED if choice.precision == "int8" else choice.precision)

@@ -18,6 +18,7 @@ from geoseg.engines import choose_engine, int8
 from geoseg.engines.conversion import opened
 from geoseg.engines.graphs import unpacked
 from geoseg.engines.openvino_engine import OpenVinoEngine
+from geoseg.engines.registry import PREFERRED, FirstThatWorks
 from geoseg.errors import EngineError, GeosegError, ModelError
 from geoseg.models import input_scaling, load
 from geoseg.models.bundle import BundleModel
@@ -27,7 +28,7 @@ from geoseg.plan import prepare, settled_predictor
 from geoseg.quantisation import quantise_model, samples_of
 from geoseg.readers import open_scene
 from geoseg.recipes import RunOptions
-from geoseg.results import Batch
+from geoseg.results import Batch, InputScaling
 from geoseg.runtime.workspace import Workspace
 
 
@@ -132,10 +133,22 @@ def test_8_bits_need_a_model_that_has_them_before_anything_runs(samples: Path, t
     assert [engine.name for engine in chosen.candidates] == ["openvino"]
 
 
-def test_workers_elsewhere_choose_for_themselves_and_a_choice_is_kept(samples: Path, tmp_path: Path) -> None:
-    plan = prepare([samples / "s2_farmland.tif"], RunOptions())
-    assert settled_predictor(plan, clustered=True).precision == "auto"
-    assert settled_predictor(plan, before="openvino/int8-12/x", clustered=True).precision == "int8"
+def test_workers_with_gpus_keep_to_them_and_a_choice_is_kept(tmp_path: Path) -> None:
+    own = load("fields-s2")
+    asked: list[tuple[str, str]] = []
+
+    class Noting:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def build(self, *_: object, precision: str, threads: int | None) -> None:
+            asked.append((self.name, precision))
+            raise EngineError("no room")
+
+    both = FirstThatWorks(name="", candidates=(Noting("torch"), Noting("openvino")), precision=PREFERRED)  # type: ignore[arg-type]
+    with pytest.raises(EngineError, match="no room"):
+        both.build(own, InputScaling(bands=(), gain=(), bias=(), limit=None))
+    assert asked == [("torch", "auto"), ("openvino", "int8")]
     workspace = Workspace(tmp_path)
     assert [workspace.settled(lambda found=found: found) for found in ("int8", "auto")] == ["int8", "int8"]
 
@@ -150,7 +163,7 @@ def test_a_run_in_8_bits_says_so_and_a_run_that_resumes_stays_with_what_was(samp
     assert "int8" not in plain.record
 
     plan = prepare([scene], RunOptions())
-    assert settled_predictor(plan, before=engine).precision == "int8"
+    assert settled_predictor(plan, before=engine).precision == PREFERRED
     assert settled_predictor(plan, before=plain.record["engines"][0]).precision == "auto"
     asked = replace(plan, predictor=replace(plan.predictor, precision="fp32"))
     assert settled_predictor(asked).precision == "fp32"

@@ -16,7 +16,10 @@ from geoseg.plugins import load_plugin, plugins
 from geoseg.protocols import Engine, Model, Segmenter
 from geoseg.results import InputScaling
 
-PRECISIONS = ("auto", "fp32", "bf16", "int8")
+PREFERRED = "auto, int8 if openvino"
+"""A precision for Engine.build() through FirstThatWorks: 8 bits where OpenVINO runs the model, else what the engine takes."""
+
+PRECISIONS = ("auto", "fp32", "bf16", "int8", PREFERRED)
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +47,10 @@ class FirstThatWorks:
         wanted = self.precision if precision == "auto" else precision
         for engine, fallback in zip(self.candidates, [*self.candidates[1:], None], strict=True):
             try:
-                return engine.build(model, scaling, precision=wanted, threads=threads)
+                own = wanted
+                if wanted == PREFERRED:
+                    own = "int8" if engine.name == "openvino" else "auto"
+                return engine.build(model, scaling, precision=own, threads=threads)
             except EngineError as error:
                 if fallback is None:
                     raise
@@ -77,7 +83,7 @@ def choose_engine(
     model, the built segmenter is torch's. Raises EngineError; unknown names list the known ones.
     """
     if precision not in PRECISIONS:
-        raise EngineError(f"no precision {precision!r}; known: {', '.join(PRECISIONS)}")
+        raise EngineError(f"no precision {precision!r}; known: {', '.join(PRECISIONS[:-1])}")
     known = engines()
     if like is not None:
         known["torch"] = TorchEngine(like=like)
