@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import ModelError
 from geoseg.plan import Plan
-from geoseg.protocols import QuantisedModel
+from geoseg.protocols import int8_network
 from geoseg.recipes import RunOptions
 from geoseg.results import PROBABILITY_MAX
 from geoseg.runtime.events import Events
@@ -100,8 +100,7 @@ def identify(plan: Plan) -> Identity:
 
 def _asked_int8(plan: Plan) -> dict[str, str]:
     """Which network in 8 bits a run is to use that asks for one."""
-    model = plan.model
-    found = model.quantised() if plan.predictor.precision == "int8" and isinstance(model, QuantisedModel) else None
+    found = int8_network(plan.model) if plan.predictor.precision == "int8" else None
     return {} if found is None else {"int8": found.sha256}
 
 
@@ -254,10 +253,10 @@ def _record(
 
 def _eight_bits(plan: Plan, engines: Sequence[str]) -> dict[str, Any]:
     """What a network in 8 bits costs, where one was used."""
-    if not isinstance(plan.model, QuantisedModel) or not any("/int8-" in engine for engine in engines):
+    if not any("/int8-" in engine for engine in engines):
         return {}
     try:
-        found = plan.model.quantised()
+        found = int8_network(plan.model)
     except ModelError:
         found = None
     if found is None:  # taken away meanwhile; `engines` still names it

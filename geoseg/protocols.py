@@ -91,6 +91,11 @@ class QuantisedModel(TorchModel, Protocol):
         ...
 
 
+def int8_network(model: Model) -> Int8Network | None:
+    """A model's network in 8 bits; None for models that have none."""
+    return model.quantised() if isinstance(model, QuantisedModel) else None
+
+
 @runtime_checkable
 class Segmenter(Protocol):
     """A model on an engine."""

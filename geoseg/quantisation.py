@@ -22,6 +22,7 @@ from geoseg.models.quantised import GRAPH, RECORD, Quantised
 from geoseg.protocols import Reader
 from geoseg.readers import open_scene
 from geoseg.results import InputScaling
+from geoseg.runtime.predict import input_channels
 from geoseg.spec import ModelSpec
 
 SIDE = 256
@@ -118,7 +119,5 @@ def samples_of(
 
 def _sample(reader: Reader, scaling: InputScaling, window: Window) -> Sample:
     block = reader.read(window, [band for band in scaling.bands if band is not None])
-    read = iter(block.pixels)
-    channels = [np.zeros(window.shape) if band is None else next(read) for band in scaling.bands]
-    pixels = np.ascontiguousarray(np.stack(channels)[None], np.float32)
+    pixels = np.ascontiguousarray(input_channels(block.pixels, scaling)[None], np.float32)
     return Sample(pixels=pixels, valid=np.ascontiguousarray(block.valid[None, None]), scaling=scaling)

@@ -12,6 +12,7 @@ from threading import RLock
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geoseg.engines.graphs import Graph, serialised
 from geoseg.engines.kept import graph_name, load_graph, save_graph
@@ -51,20 +52,25 @@ def opened(graph: Graph, core: Any) -> Any:
 
 def bound(graph: Any, scaling: InputScaling) -> Any:
     """An openvino.Model of which `pixels` and `valid` are the inputs; the scaling of bands is written into it."""
-    openvino = import_openvino()
+    openvino, values = import_openvino(), columns(scaling)
+    for entry in list(graph.get_parameters()):
+        (found,) = entry.output(0).get_names() & {*INPUTS}
+        if found in values:
+            constant = openvino.opset1.constant(values[found])
+            entry.output(0).replace(constant.output(0))
+            graph.remove_parameter(entry)
+    graph.validate_nodes_and_infer_types()
+    return graph
+
+
+def columns(scaling: InputScaling) -> dict[str, NDArray[Any]]:
+    """The inputs of a converted network that say how bands are scaled, each (1, channel, 1, 1)."""
     values = {
         "gain": np.array(scaling.gain, np.float32),
         "bias": np.array(scaling.bias, np.float32),
         "present": np.array([band is not None for band in scaling.bands]),
     }
-    for entry in list(graph.get_parameters()):
-        (found,) = entry.output(0).get_names() & {*INPUTS}
-        if found in values:
-            constant = openvino.opset1.constant(values[found].reshape(1, -1, 1, 1))
-            entry.output(0).replace(constant.output(0))
-            graph.remove_parameter(entry)
-    graph.validate_nodes_and_infer_types()
-    return graph
+    return {name: each.reshape(1, -1, 1, 1) for name, each in values.items()}
 
 
 def convert(model: Model, scaling: InputScaling, *, batch: int) -> Graph:
@@ -129,17 +135,23 @@ def without_telemetry() -> Iterator[None]:
 
 @contextmanager
 def _quiet_conversion() -> Iterator[None]:
-    """Without torch's notices about tracing, and with logging as it was: the converter sets the root logger to ERROR."""
+    """Without torch's notices about tracing."""
     from torch.jit._trace import TracerWarning
 
-    root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), logging_as_it_was():
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=FutureWarning)
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=TracerWarning)
-        try:
-            yield
-        finally:
-            root.setLevel(level)
-            root.handlers[:] = handlers
+        yield
+
+
+@contextmanager
+def logging_as_it_was() -> Iterator[None]:
+    """Undoes what OpenVINO's tools do to the root logger: they set it to ERROR and give it handlers."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers

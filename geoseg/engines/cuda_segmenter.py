@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.engines.cuda_pool import PATIENCE_S, Handed, Pool
-from geoseg.engines.ladder import Rung, reason_of
-from geoseg.errors import EngineMemoryError
+from geoseg.engines.ladder import Rung, exhausted, reason_of
 from geoseg.results import Batch
 
 log = logging.getLogger(__name__)
@@ -88,11 +87,7 @@ class PooledSegmenter:
             if self._footing is not footing:
                 return
             if not self._below:
-                channels, rows, cols = patches[0].pixels.shape
-                raise EngineMemoryError(
-                    f"{self.engine} has too little memory for {self.rung}, of {cols} x {rows} pixels and {channels} bands "
-                    f"({reason}); use a smaller --patch, fewer --workers or a larger --max-memory"
-                )
+                raise exhausted(self.engine, self.rung, patches[0].pixels.shape, reason)
             self.degraded = True  # first: whoever sees the new fingerprint sees this as well
             footing.network.close()
             self._step_onto(self._below)

@@ -7,16 +7,21 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from geoseg import cache
 from geoseg.engines.conversion import bound, import_openvino, network_graph, opened
 from geoseg.engines.hardware import cpu_label
-from geoseg.engines.openvino_engine import CompiledNetwork, OpenVinoEngine, hint, openvino_precision, quantised_graph
+from geoseg.engines.openvino_engine import (
+    CompiledNetwork,
+    OpenVinoEngine,
+    openvino_precision,
+    quantised_graph,
+    settings,
+)
 from geoseg.errors import EngineError, ModelError
-from geoseg.protocols import Model, QuantisedModel
+from geoseg.protocols import Model, int8_network
 from geoseg.results import InputScaling
 
 LARGEST_DISAGREEMENT = 0.01
@@ -43,13 +48,13 @@ class Choice:
     reason: str
 
 
-def settled(model: Model, *, patch: int = SIDE, threads: int | None = None) -> Choice:
+def settled(model: Model, *, patch: int = SIDE) -> Choice:
     """Whether 8 bits are taken where the user leaves the precision open: near enough to float32, and faster here.
 
     `patch` is the side of the run's patches: no larger one is tried. What is damaged or does not run here is not taken.
     """
     try:
-        found = model.quantised() if isinstance(model, QuantisedModel) else None
+        found = int8_network(model)
         if found is None:
             return Choice(precision="auto", reason="the model has no network in 8 bits")
         if found.disagreement > LARGEST_DISAGREEMENT:
@@ -57,7 +62,7 @@ def settled(model: Model, *, patch: int = SIDE, threads: int | None = None) -> C
                 precision="auto",
                 reason=f"8 bits differ on {found.disagreement:.2%} of pixels, more than {LARGEST_DISAGREEMENT:.2%}",
             )
-        gain = speed_gain(model, side=min(SIDE, patch), threads=threads)
+        gain = speed_gain(model, side=min(SIDE, patch))
     except (EngineError, ModelError, MemoryError) as error:
         return Choice(precision="auto", reason=f"8 bits do not run here: {error}")
     reason = (
@@ -66,24 +71,24 @@ def settled(model: Model, *, patch: int = SIDE, threads: int | None = None) -> C
     return Choice(precision="int8" if gain >= LEAST_GAIN else "auto", reason=reason)
 
 
-def speed_gain(model: Model, *, side: int = SIDE, threads: int | None = None) -> float:
+def speed_gain(model: Model, *, side: int = SIDE) -> float:
     """How many times as fast 8 bits are as what `auto` takes without them, on this machine; measured once.
 
     `side` is that of the patch, in pixels of a scene.
     """
-    found = model.quantised() if isinstance(model, QuantisedModel) else None
+    found = int8_network(model)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     version = importlib.metadata.version("openvino")
-    name = cache.cache_name(found.sha256 if found else "", version, cpu_label(), cores, threads, side)
+    name = cache.cache_name(found.sha256 if found else "", version, cpu_label(), cores, side)
     with suppress(ValueError):
         if held := cache.load(KIND, name):
             return float(held)
-    gain = round(_measured(model, side, threads), 2)
+    gain = round(_measured(model, side), 2)
     cache.save(KIND, name, str(gain).encode())
     return gain
 
 
-def _measured(model: Model, side: int, threads: int | None) -> float:
+def _measured(model: Model, side: int) -> float:
     graph, _digest = quantised_graph(model)
     spec, core = model.spec, import_openvino().Core()
     side = max(spec.stride, side // spec.upsample - side // spec.upsample % spec.stride)
@@ -94,10 +99,8 @@ def _measured(model: Model, side: int, threads: int | None) -> float:
     times: tuple[list[float], list[float]] = ([], [])
     usual = network_graph(model, plain, batch=OpenVinoEngine().batch)
     for each, precision in ((usual, openvino_precision("auto", core)), (graph, "int8")):
-        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint(precision, core), "PERFORMANCE_HINT": "LATENCY"}
-        if threads is not None:
-            config["INFERENCE_NUM_THREADS"] = threads
-        networks.append(CompiledNetwork(bound(opened(each, core), plain), core=core, config=config, patch=side))
+        ready = bound(opened(each, core), plain)
+        networks.append(CompiledNetwork(ready, core=core, config=settings(precision, core), patch=side))
         networks[-1].forward(pixels, valid)
     for _ in range(ROUNDS):
         for network, taken in zip(networks, times, strict=True):

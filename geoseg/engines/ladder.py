@@ -104,7 +104,7 @@ class LadderSegmenter:
             return self._predict(batch)
         except MemoryError as error:
             if not self._below:
-                raise self._exhausted(batch, error) from error
+                raise exhausted(self.engine, self.rung, batch.pixels.shape[1:], reason_of(error)) from error
         return None
 
     def _predict(self, batch: Batch) -> NDArray[np.uint8]:
@@ -119,12 +119,14 @@ class LadderSegmenter:
         self._footing = self._stand(self.rung)
         self.fingerprint = self._footing.fingerprint
 
-    def _exhausted(self, batch: Batch, error: MemoryError) -> EngineMemoryError:
-        _, channels, rows, cols = batch.pixels.shape
-        return EngineMemoryError(
-            f"{self.engine} has too little memory for {self.rung}, of {cols} x {rows} pixels and {channels} bands "
-            f"({reason_of(error)}); use a smaller --patch, fewer --workers or a larger --max-memory"
-        )
+
+def exhausted(engine: str, rung: Rung, shape: tuple[int, ...], reason: str) -> EngineMemoryError:
+    """The error where the lowest rung is too high for patches (channel, row, col) of this shape."""
+    channels, rows, cols = shape
+    return EngineMemoryError(
+        f"{engine} has too little memory for {rung}, of {cols} x {rows} pixels and {channels} bands "
+        f"({reason}); use a smaller --patch, fewer --workers or a larger --max-memory"
+    )
 
 
 def short_of_memory(error: Exception) -> bool:

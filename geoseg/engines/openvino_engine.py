@@ -18,7 +18,7 @@ from geoseg.engines.graphs import Graph, unpacked
 from geoseg.engines.hardware import cpu_label
 from geoseg.engines.ladder import Footing, LadderSegmenter, Rung, reason_of, rungs, short_of_memory
 from geoseg.errors import EngineError
-from geoseg.protocols import Model, QuantisedModel
+from geoseg.protocols import Model, int8_network
 from geoseg.results import NODATA, InputScaling
 
 COMPILED = 4
@@ -44,7 +44,7 @@ class OpenVinoEngine:
         return model.runtime == "torch"
 
     def build(self, model: Model, scaling: InputScaling, *, precision: str, threads: int | None) -> LadderSegmenter:
-        """The model converted for this engine; `precision` is auto, fp32 or bf16.
+        """The model converted for this engine; `precision` is auto, fp32, bf16 or int8.
 
         Where memory runs out the batch halves, and the segmenter is `degraded`.
         """
@@ -53,7 +53,7 @@ class OpenVinoEngine:
         openvino = import_openvino()
         core = openvino.Core()
         exact = openvino_precision(precision, core)
-        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint(exact, core), "PERFORMANCE_HINT": "LATENCY"}
+        config = settings(exact, core)
         if threads is not None:
             config["INFERENCE_NUM_THREADS"] = threads
         if exact == "int8":
@@ -62,7 +62,6 @@ class OpenVinoEngine:
         else:
             kept = network_graph(model, scaling, batch=self.batch)
         graph = bound(opened(kept, core), scaling)
-
         fixed = memory_may_be_refused()
 
         def stand(rung: Rung) -> Footing:
@@ -171,9 +170,14 @@ def hint(precision: str, core: Any) -> str:
     return HINTS[openvino_precision("auto", core) if precision == "int8" else precision]
 
 
+def settings(precision: str, core: Any) -> dict[str, Any]:
+    """How a network is compiled for a run."""
+    return {"INFERENCE_PRECISION_HINT": hint(precision, core), "PERFORMANCE_HINT": "LATENCY"}
+
+
 def quantised_graph(model: Model) -> tuple[Graph, str]:
     """A model's network in 8 bits, with the scaling of bands as inputs, and the hash of its file."""
-    found = model.quantised() if isinstance(model, QuantisedModel) else None
+    found = int8_network(model)
     if found is None:
         raise EngineError(
             f"the model {model.spec.name!r} has no network in 8 bits; make one with `geoseg models quantize`, or use "

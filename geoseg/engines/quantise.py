@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.engines.conversion import bound, import_openvino, network_graph, opened, without_telemetry
+from geoseg.engines.conversion import (
+    bound,
+    columns,
+    import_openvino,
+    logging_as_it_was,
+    network_graph,
+    opened,
+    without_telemetry,
+)  # fmt: skip
 from geoseg.engines.graphs import Graph, serialised
 from geoseg.engines.openvino_engine import CompiledNetwork, hint
 from geoseg.errors import EngineError
@@ -89,14 +97,7 @@ def disagreement(model: Model, graph: Graph, samples: Sequence[Sample]) -> float
 
 def _inputs(sample: Sample) -> dict[str, NDArray[Any]]:
     """What a network with open scaling takes."""
-    scaling, shape = sample.scaling, (1, -1, 1, 1)
-    return {
-        "pixels": sample.pixels,
-        "valid": sample.valid,
-        "gain": np.array(scaling.gain, np.float32).reshape(shape),
-        "bias": np.array(scaling.bias, np.float32).reshape(shape),
-        "present": np.array([band is not None for band in scaling.bands]).reshape(shape),
-    }
+    return {"pixels": sample.pixels, "valid": sample.valid, **columns(sample.scaling)}
 
 
 def _left_alone(graph: Any) -> list[str]:
@@ -118,18 +119,13 @@ def _left_alone(graph: Any) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without NNCF's notices and progress bars; with logging as it was."""
-    root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
+    """Without NNCF's notices and progress bars."""
     with (
         warnings.catch_warnings(),
+        logging_as_it_was(),
         Path(os.devnull).open("w") as nothing,
         redirect_stdout(nothing),
         redirect_stderr(nothing),
     ):
         warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            root.setLevel(level)
-            root.handlers[:] = handlers
+        yield

@@ -118,7 +118,7 @@ def predict_core(
     seen = _Seen()
     if patches:
         segmenter = predictor.segmenter()
-        channels = _channels(block.pixels, predictor.scaling)
+        channels = input_channels(block.pixels, predictor.scaling)
 
         def predict(some: Sequence[Patch]) -> list[NDArray[np.uint8]]:
             found: dict[Window, NDArray[np.uint8]] = {}
@@ -244,7 +244,7 @@ class PredictTile:
         return record
 
 
-def _channels(pixels: NDArray[Any], scaling: InputScaling) -> NDArray[Any]:
+def input_channels(pixels: NDArray[Any], scaling: InputScaling) -> NDArray[Any]:
     """(channel, row, col): the bands that were read, with zeros where an optional band is missing."""
     if None not in scaling.bands:
         return pixels

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.grid import TileGrid, Window
+from geoseg.grid import Window
 from geoseg.kernels.grow import gap_measures, grow, label_measures, rounds
 from geoseg.kernels.label import label
 from geoseg.kernels.runs import decode, encode
@@ -174,8 +174,3 @@ def _facing(other: Window, down: int, right: int, depth: int) -> tuple[str, Wind
         return ("bottom" if down < 0 else "top"), Window(row, other.col, height, other.width)
     col = other.col_stop - width if right < 0 else other.col
     return ("right" if right < 0 else "left"), Window(other.row, col, other.height, width)
-
-
-def tiles_to_shape(grid: TileGrid, pieces: Pieces) -> list[Index]:
-    """The tiles that the second pass has yet to do."""
-    return [tile.index for tile in grid if not pieces.holds(SHAPES, tile.index)]
