@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from geoseg.errors import InputError
 from geoseg.grid import TileGrid
-from geoseg.plan import Plan
+from geoseg.plan import Plan, streams_of
 from geoseg.results import Lines
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ BASE = 900 * MB
 BASE_PLAIN = 450 * MB
 """The same for models that need neither torch nor OpenVINO."""
 
-GDAL_CACHE = 140 * MB
+BLOCKS = 200 * MB
 """Blocks of the scene while it is read, or of the store while it is copied."""
 
 EXPORT = 350 * MB
@@ -95,7 +95,7 @@ def estimate(plan: Plan, *, grid: TileGrid, workers: int, values: float | None =
     """What a plan takes with this grid and so many workers; `values` as engines.footprint.values_a_pixel() gives it."""
     from geoseg.engines.batches import MOST
     from geoseg.engines.footprint import values_a_pixel, working_bytes
-    from geoseg.runtime.patches import KEPT_BYTES
+    from geoseg.runtime.predict import KEPT_BYTES
     from geoseg.vectorize.simplify import KEPT as TILES_SIMPLIFIED
 
     spec, scene = plan.model.spec, plan.reader.scene
@@ -103,7 +103,7 @@ def estimate(plan: Plan, *, grid: TileGrid, workers: int, values: float | None =
     base = BASE if plan.model.runtime == "torch" else BASE_PLAIN
     engine = working_bytes(
         plan.model, grid.frame_shapes, engine=plan.engine, bf16=plan.bf16,
-        values=values_a_pixel(plan.model) if values is None else values,
+        values=values_a_pixel(plan.model) if values is None else values, streams=streams_of(grid, workers),
     )  # fmt: skip
     reach = grid.halo * (3 if grid.blend else 1)
     read = (grid.tile_size + 2 * reach) ** 2
@@ -123,9 +123,9 @@ def estimate(plan: Plan, *, grid: TileGrid, workers: int, values: float | None =
     row += thin * min(len(grid), TILES_SIMPLIFIED) * grid.tile_size**2 // FIELD_PIXELS * CORNER_BYTES
     index = pixels // FIELD_PIXELS * INDEX_BYTES * ("fgb" in plan.options.format)
     return Need(
-        predict=base + GDAL_CACHE + engine + workers * tile + grid.blend * KEPT_BYTES,
-        vectorize=base + GDAL_CACHE + workers * (grid.tile_size + 2) ** 2 * (OUTLINE_BYTES + 2 * channels) + rims + row,
-        export=base + GDAL_CACHE + EXPORT + index,
+        predict=base + BLOCKS + engine + workers * tile + grid.blend * KEPT_BYTES,
+        vectorize=base + BLOCKS + workers * (grid.tile_size + 2) ** 2 * (OUTLINE_BYTES + 2 * channels) + rims + row,
+        export=base + BLOCKS + EXPORT + index,
         disk=int(pixels * (channels + 1) * STORED) + int(pixels * (channels * plan.options.probabilities + 0.6)),
     )
 

@@ -16,13 +16,13 @@ from geoseg.memory import within_memory
 from geoseg.outputs import Result, Stages, finished_result, identify, make_outputs, write_rasters
 from geoseg.plan import Plan, check_lonlat, prepare, settled_predictor
 from geoseg.protocols import Model, Reader, TileMap
+from geoseg.readers.blocks import KEPT_BYTES as BLOCK_BYTES
 from geoseg.recipes import RunOptions
 from geoseg.results import BOUNDARY, Lines
 from geoseg.runtime.events import Events
 from geoseg.runtime.heap import give_back
-from geoseg.runtime.patches import KEPT_BYTES
-from geoseg.runtime.predict import PredictTile, release_segmenters
-from geoseg.runtime.runners import Runner, runner_for
+from geoseg.runtime.predict import KEPT_BYTES, PredictTile, release_memory
+from geoseg.runtime.runners import Runner, Threads, runner_for
 from geoseg.runtime.stop import Stop, signals_set
 from geoseg.runtime.workspace import Identity, Workspace
 from geoseg.stitch.journal import Journal, TileRecord
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     pass
 
 log = logging.getLogger(__name__)
+
+BLOCKS_BEYOND = 1024
+"""Rows of pixels by which the blocks of most files reach beyond a window: one block of 512 above, one below."""
 
 LARGEST_TILE = 16384
 """Side in pixels: a tile is held in memory several times over."""
@@ -276,7 +279,7 @@ def predict_into_store(
         tile.index for tile in plan.grid.in_strips(_strip(plan)) if tile.index not in records or not store.holds(tile)
     ]
     engine = next((record.engine for record in records.values() if record.engine and not record.degraded), None)
-    predictor = replace(plan.predictor, like=engine)
+    predictor = replace(plan.predictor, like=engine, streams=plan.streams if isinstance(runner, Threads) else 1)
     if missing:
         precision = workspace.settled(lambda: settled_predictor(plan, before=engine).precision)
         predictor = replace(predictor, precision=precision)
@@ -294,7 +297,7 @@ def predict_into_store(
     try:
         runner.map(task, missing, done=done)
     finally:
-        runner.everywhere(release_segmenters)
+        runner.everywhere(release_memory)
         give_back()
     events.stage_finished("predict")
     engines = sorted({record.engine for record in journal.records() if not record.degraded} - {""})
@@ -311,11 +314,19 @@ def predict_into_store(
 
 
 def _strip(plan: Plan) -> int:
-    """Tiles across a strip: where patches are blended, so few that those of two rows of tiles are kept."""
-    if not plan.grid.blend:
-        return len(plan.grid.tile_range[1])
-    patch = plan.grid.patch**2 * len(plan.model.spec.outputs)
-    return max(1, (KEPT_BYTES // (patch * (plan.grid.k + 2)) - 2) // plan.grid.k)
+    """Tiles across a strip: so few that what the next row of tiles needs of this one is still kept then.
+
+    That are decoded blocks of the scene (the windows of a row of tiles, and the blocks that reach beyond them) and, where
+    patches are blended, those of two rows of tiles.
+    """
+    grid = plan.grid
+    rows = grid.tile_size + 2 * grid.halo + BLOCKS_BEYOND
+    pixel = len(plan.predictor.scaling.bands) * plan.reader.scene.dtype.itemsize
+    across = BLOCK_BYTES // (rows * pixel * grid.tile_size)
+    if grid.blend:
+        patch = grid.patch**2 * len(plan.model.spec.outputs)
+        across = min(across, (KEPT_BYTES // (patch * (grid.k + 2)) - 2) // grid.k)
+    return max(1, across)
 
 
 def mapped(runner: Runner, events: Events) -> TileMap:

@@ -18,6 +18,9 @@ from geoseg.runtime.predict import Predictor
 from geoseg.runtime.runners import default_workers
 from geoseg.scene import Scene, check_place
 
+MOST_STREAMS = 4
+"""Patches that a CPU predicts at a time: each has activations of its own."""
+
 GPU_WORKERS = 16
 """Tiles under way where a GPU predicts: two batches of 8."""
 
@@ -43,6 +46,11 @@ class Plan:
     pixel_size_m: float
     pixel_size_assumed: bool
     """True where neither the scene nor the user says the pixel size and the model's nominal one stands in."""
+
+    @property
+    def streams(self) -> int:
+        """Patches that are predicted at a time on this machine's CPU."""
+        return streams_of(self.grid, self.workers)
 
     @property
     def bf16(self) -> bool:
@@ -126,6 +134,11 @@ def prepare(scenes: Sequence[Any], options: RunOptions, *, model: Model | None =
         workers=options.workers or _workers(engine.name), pixel_size_m=size if size is not None else spec.nominal_m,
         pixel_size_assumed=size is None,
     )  # fmt: skip
+
+
+def streams_of(grid: TileGrid, workers: int) -> int:
+    """Patches that so many workers predict at a time."""
+    return max(1, min(workers, MOST_STREAMS, len(grid)))
 
 
 def _workers(engine: str) -> int:

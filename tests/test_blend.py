@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -14,12 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from geoseg.errors import InputError
-from geoseg.grid import Patch, TileGrid, Window
+from geoseg.grid import TileGrid, Window
 from geoseg.kernels.blend import hann_weights
 from geoseg.models import input_scaling
 from geoseg.protocols import Model
 from geoseg.readers.array import ArrayReader, from_array
-from geoseg.runtime.patches import PatchCache
 from geoseg.runtime.predict import Predictor, classes_of, predict_core
 from geoseg.testing.models import IdentityModel, PatchMeanModel
 
@@ -130,56 +127,6 @@ def test_overlaps_that_fit_no_lattice_are_refused(overlap: int, told: str) -> No
     reader, model = reader_of((50, 50), seed=0), PatchMeanModel(patch=64, halo=8, stride=4)
     with pytest.raises(InputError, match=told):
         TileGrid.fit(reader.scene, model.spec, overlap=overlap)
-
-
-def patches_of(count: int) -> list[Patch]:
-    windows = [Window(0, 10 * i, 10, 10) for i in range(count)]
-    return [Patch(cell=window, core=window, window=window, frame=window) for window in windows]
-
-
-def test_threads_compute_each_patch_once_and_see_the_same() -> None:
-    cache, calls, patches = PatchCache(), [], patches_of(40)
-    lock = threading.Lock()
-
-    def predict(some: Sequence[Patch]) -> list[NDArray[np.uint8]]:
-        with lock:
-            calls.extend(patch.frame.col for patch in some)
-        return [np.full((1, 10, 10), patch.frame.col // 10, np.uint8) for patch in some]
-
-    def work(first: int) -> None:
-        for start in range(30):
-            some = patches[start : start + 10]
-            found = cache.predictions("run", some if first else some[::-1], predict)
-            expected = [patch.frame.col // 10 for patch in (some if first else some[::-1])]
-            assert [int(values[0, 0, 0]) for values in found] == expected
-        done.append(first)
-
-    done: list[int] = []
-    threads = [threading.Thread(target=work, args=(i % 2,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    assert len(done) == 8
-    assert sorted(calls) == [10 * i for i in range(39)]
-
-
-def test_a_patch_that_fails_is_tried_by_whoever_waits_and_old_ones_go() -> None:
-    cache = PatchCache(bytes_kept=250)
-
-    def failing(_: Sequence[Patch]) -> list[NDArray[np.uint8]]:
-        raise ValueError("no")
-
-    def predict(some: Sequence[Patch]) -> list[NDArray[np.uint8]]:
-        calls.append(len(some))
-        return [np.zeros((1, 10, 10), np.uint8) for _ in some]
-
-    calls: list[int] = []
-    with pytest.raises(ValueError, match="no"):
-        cache.predictions("run", patches_of(2), failing)
-    cache.predictions("run", patches_of(4), predict)
-    cache.predictions("run", patches_of(4), predict)
-    assert calls == [4, 2], "250 bytes hold two of four patches"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

@@ -26,7 +26,7 @@ import geoseg
 from geoseg.errors import Interrupted, RunError
 from geoseg.grid import lattice_phase
 from geoseg.runtime.events import Events
-from geoseg.runtime.predict import release_segmenters
+from geoseg.runtime.predict import release_memory
 from geoseg.runtime.runners import AT_ONCE, Cluster, Threads
 from geoseg.runtime.workspace import Workspace
 from geoseg.testing.faults import FaultyModel
@@ -121,7 +121,7 @@ def cluster_of(workers: int) -> Iterator[tuple[LocalCluster, Client]]:
 def ready(client: Client, workers: int) -> Client:
     """The client once all its workers live, none of which has built a model yet."""
     client.wait_for_workers(workers, timeout=60)
-    client.run(release_segmenters)
+    client.run(release_memory)
     return client
 
 

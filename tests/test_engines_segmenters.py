@@ -192,7 +192,9 @@ def test_openvino_gives_equal_bytes_from_threads_and_thread_counts() -> None:
     segmenter = OpenVinoEngine().build(UNET, scaling_of(4), precision="auto", threads=1)
     expected = [segmenter.predict(batch) for batch in batches]
     wide = OpenVinoEngine().build(UNET, scaling_of(4), precision="auto", threads=2)
-    for found in (predict_in_threads(each, batches, threads=12) for each in (segmenter, wide)):
+    streams = OpenVinoEngine(streams=3).build(UNET, scaling_of(4), precision="auto", threads=None)
+    assert streams.fingerprint == segmenter.fingerprint
+    for found in (predict_in_threads(each, batches, threads=12) for each in (segmenter, wide, streams)):
         assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 

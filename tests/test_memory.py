@@ -97,6 +97,7 @@ CHILD = """
 import json, sys
 import geoseg
 import geoseg.export.cog
+import geoseg.readers.blocks
 from geoseg.testing.models import ThresholdModel
 from geoseg.runtime.events import Events
 
@@ -109,7 +110,8 @@ class Peaks(dict):
     def stage_finished(self, name): self[name] = peak()
     def note(self, text): ...
 
-geoseg.export.cog.CACHE_BYTES = 2**24  # with the full size a small scene would not fill it
+# With their full sizes a small scene would not fill them.
+geoseg.export.cog.CACHE_BYTES = geoseg.readers.blocks._cells.bytes_kept = 2**22
 peaks = Peaks()
 result = geoseg.run(
     sys.argv[1], out=sys.argv[2], model=ThresholdModel(patch=512, halo=32), format="gpkg,shp,parquet,geojson", min_area_m2=0,

@@ -277,7 +277,7 @@ def test_what_lies_below_the_end_of_a_png_is_not_tried_again(tmp_path: Path, mon
     lost = flags(reader.read(Window(0, 0, 700, 600)))
     tried: list[Window] = []
     really = salvage.decode
-    monkeypatch.setattr(salvage, "decode", lambda *given: tried.append(given[3]) or really(*given))
+    monkeypatch.setattr(salvage, "decode", lambda *given, **how: tried.append(given[3]) or really(*given, **how))
     again = reader.read(Window(0, 100, 700, 200))
     assert np.array_equal(flags(again), lost[:, 100:300])
     assert len(tried) == 1, "what is above it, at once"
@@ -314,7 +314,7 @@ def test_what_cannot_be_opened_or_is_no_fault_of_the_file_stays_an_error(
         reader.read(Window(0, 0, 10, 10))
     path.write_bytes(whole)
 
-    def short_of_memory(*given: Any) -> None:
+    def short_of_memory(*given: Any, **how: Any) -> None:
         with handles.reading(str(path)):
             raise RasterioIOError("Read failed") from handles.CPLE_OutOfMemoryError(3, 2, "cannot allocate")
 

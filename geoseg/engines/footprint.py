@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any, cast
 
-from geoseg.engines.openvino_engine import COMPILED, memory_may_be_refused
+from geoseg.engines.openvino_engine import COMPILED, memory_may_be_refused, streams_with
 from geoseg.engines.torch_engine import best_device
 from geoseg.protocols import Model, TorchModel
 
@@ -27,12 +27,13 @@ def working_bytes(
     engine: str,
     bf16: bool,
     values: float,
+    streams: int = 1,
     device: str | None = None,
 ) -> int:
     """Main memory in bytes that an engine works in for patches of these (row, col) shapes, beside the weights.
 
-    OpenVINO keeps the working memory of whole patches and of the largest other, torch that of the largest. On CUDA the
-    activations lie in the GPU's own memory and count as 0; Apple's GPUs share the main one.
+    OpenVINO keeps the working memory of whole patches and of the largest other for each stream, torch that of the largest.
+    On CUDA the activations lie in the GPU's own memory and count as 0; Apple's GPUs share the main one.
 
     Args:
         model: whose network runs.
@@ -40,14 +41,18 @@ def working_bytes(
         engine: its name.
         bf16: whether the network computes in bfloat16.
         values: what values_a_pixel() gives for the model.
+        streams: patches that OpenVINO predicts at a time.
         device: where torch runs, as TorchEngine.device: None for the best there is.
     """
     if model.runtime != "torch" or (engine == "torch" and (device or best_device()).startswith("cuda")):
         return 0
     upsample = model.spec.upsample
     sizes = sorted((rows * cols * upsample**2 for rows, cols in shapes), reverse=True)
-    pixels = sum(sizes[: COMPILED if memory_may_be_refused() else 2]) if engine == "openvino" else sizes[0]
+    fixed = memory_may_be_refused()
+    pixels = sum(sizes[: COMPILED if fixed else 2]) if engine == "openvino" else sizes[0]
     width = 2 if bf16 and engine == "openvino" else 4  # torch keeps both forms of a tensor while it casts
+    if engine == "openvino" and not fixed:
+        pixels *= min(streams, streams_with(int(SPARE * width * sizes[0] * values)))
     return int(SPARE * width * pixels * values) + sum(sizes[:1]) * len(model.spec.outputs) * 8
 
 

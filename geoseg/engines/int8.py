@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 
 from geoseg import cache
 from geoseg.engines.conversion import bound, import_openvino, network_graph, opened
-from geoseg.engines.hardware import cpu_label
+from geoseg.engines.hardware import core_count, cpu_label
 from geoseg.engines.openvino_engine import (
     CompiledNetwork,
     OpenVinoEngine,
@@ -77,9 +76,8 @@ def speed_gain(model: Model, *, side: int = SIDE) -> float:
     `side` is that of the patch, in pixels of a scene.
     """
     found = int8_network(model)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     version = importlib.metadata.version("openvino")
-    name = cache.cache_name(found.sha256 if found else "", version, cpu_label(), cores, side)
+    name = cache.cache_name(found.sha256 if found else "", version, cpu_label(), core_count(), side)
     with suppress(ValueError):
         if held := cache.load(KIND, name):
             return float(held)

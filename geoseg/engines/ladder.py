@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +62,12 @@ class LadderSegmenter:
     whoever still sees the old fingerprint got the old bytes.
     """
 
-    def __init__(self, steps: Sequence[Rung], stand: Callable[[Rung], Footing], *, engine: str, lock: Lock) -> None:
-        """`stand` brings the model onto a rung; `lock` lets one prediction at a time through."""
+    def __init__(
+        self, steps: Sequence[Rung], stand: Callable[[Rung], Footing], *, engine: str, lock: AbstractContextManager[Any]
+    ) -> None:
+        """`stand` brings the model onto a rung; `lock` lets one prediction at a time through, or several on a ladder of one
+        rung.
+        """
         self.engine = engine
         self.degraded = False
         self._stand = stand

@@ -73,18 +73,19 @@ def engines() -> dict[str, Engine]:
 
 
 def choose_engine(
-    model: Model, *, name: str = "auto", precision: str = "auto", like: str | None = None
+    model: Model, *, name: str = "auto", precision: str = "auto", like: str | None = None, streams: int = 1
 ) -> FirstThatWorks:
     """The engine for a model: by name, or the fastest that can run here.
 
-    `like` is the fingerprint of an earlier try, whose batch is kept where the engine would measure one.
+    `like` is the fingerprint of an earlier try, whose batch is kept where the engine would measure one; `streams` is how
+    many threads predict at a time, for engines that do not put their patches together.
 
     `auto` prefers torch on CUDA, then OpenVINO, then torch on whatever there is; where OpenVINO cannot convert a
     model, the built segmenter is torch's. Raises EngineError; unknown names list the known ones.
     """
     if precision not in PRECISIONS:
         raise EngineError(f"no precision {precision!r}; known: {', '.join(PRECISIONS[:-1])}")
-    known = engines()
+    known = engines() | {"openvino": OpenVinoEngine(streams=streams)}
     if like is not None:
         known["torch"] = TorchEngine(like=like)
     if name != "auto":
@@ -102,7 +103,7 @@ def choose_engine(
         return FirstThatWorks(name=name, candidates=(engine,), precision=precision)
     if precision == "int8":  # nothing else runs such networks
         quantised_graph(model)
-        return choose_engine(model, name="openvino", precision=precision, like=like)
+        return choose_engine(model, name="openvino", precision=precision, like=like, streams=streams)
     able_engines = [engine for engine in _preferred(known) if engine.supports(model)]
     candidates = tuple(engine for engine in able_engines if engine.available() is None)
     if not candidates:

@@ -10,18 +10,26 @@ from rasterio.windows import Window as FileWindow
 
 from geoseg.errors import InputError
 from geoseg.grid import Window
-from geoseg.readers.handles import UndecodedError, reading
+from geoseg.readers.blocks import read_blocks
+from geoseg.readers.handles import UndecodedError, reading, signature
 from geoseg.readers.inspection import Source
 from geoseg.readers.orientation import Orientation
 from geoseg.readers.validity import both_valid, stored_valid
 
 
 def decode(
-    pixels: NDArray[Any], places: list[int], source: Source, window: Window, bands: list[int]
+    pixels: NDArray[Any],
+    places: list[int],
+    source: Source,
+    window: Window,
+    bands: list[int],
+    *,
+    shared: bool = True,
 ) -> NDArray[np.bool_] | None:
     """Reads `bands` of one file to `places` in (band, row, col) `pixels`; returns their validity, None if all valid.
 
-    `window` is in scene pixels. Raises InputError; UndecodedError where it is the pixels that cannot be read.
+    `window` is in scene pixels. Blocks come from those that the process keeps if they are `shared`: more is decoded than
+    the window then. Raises InputError; UndecodedError where it is the pixels that cannot be read.
     What shares a dtype is read in one call, the alpha band with it: pixel-interleaved blocks are decoded once.
     """
     turn = source.orientation.canonical
@@ -36,15 +44,22 @@ def decode(
         if (dataset.height, dataset.width) != source.native_shape or dataset.count < max(source.indexes):
             raise InputError(f"{source.path!r} has changed since it was opened; start again")
         _check_gaps(source, native, [source.indexes[band] for band in bands])
+        file = (source.path, *signature(source.path))
+
+        def read(numbers: list[int], out: NDArray[Any] | None = None) -> NDArray[Any]:
+            if shared:
+                return read_blocks(dataset, source, file, numbers, native, out)
+            return np.asarray(dataset.read(numbers, window=where, out=out))
+
         for dtype, members in groups.items():
             numbers = [source.indexes[bands[at]] for at in members]
-            with_alpha = alpha is not None and dtype == source.alpha_dtype
+            last = [alpha] if alpha is not None and dtype == source.alpha_dtype else []
             straight = dtype == pixels.dtype and len(members) == len(pixels) and source.orientation == Orientation()
-            if straight and not with_alpha:
-                part = dataset.read(numbers, window=where, out=pixels)
+            if straight and not last:
+                part = read(numbers, pixels)
             else:
-                part = dataset.read([*numbers, alpha] if with_alpha else numbers, window=where)
-                if with_alpha:
+                part = read(numbers + last)
+                if last:
                     alpha, part, mask = None, part[:-1], part[-1]
                     valid = both_valid(valid, mask != 0)
                 for at, band in zip(members, turn(part), strict=True):

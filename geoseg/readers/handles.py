@@ -24,8 +24,8 @@ from geoseg.errors import InputError
 from geoseg.readers.places import local_path
 
 HANDLES_PER_THREAD = 32
-CACHE_BYTES = 128 * 2**20
-"""GDAL's block cache of the process; GDAL_CACHEMAX in the environment goes before it."""
+CACHE_BYTES = 64 * 2**20
+"""GDAL's block cache of the process, beside the blocks that `blocks` keeps; GDAL_CACHEMAX in the environment goes before it."""
 
 OPTIONS = {"GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE", "GDAL_NUM_THREADS": "1", "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO"}
 """A JPEG that ends early is an error, not a grey area. One decoder a thread: with several, GDAL's JPEG 2000 driver (3.10,

@@ -82,10 +82,10 @@ def decode_around(
         inside = part & window
         here = (slice(None), *inside.within(window).slices)
         if part == inside:
-            good = decode(pixels[here], places, source, part, bands)
+            good = decode(pixels[here], places, source, part, bands, shared=False)
         else:
             whole = np.empty((len(bands), *part.shape), pixels.dtype)
-            good = decode(whole, [*range(len(bands))], source, part, bands)
+            good = decode(whole, [*range(len(bands))], source, part, bands, shared=False)
             there = inside.within(part).slices
             pixels[here][places] = whole[(slice(None), *there)]
             good = None if good is None else good[there]

@@ -18,14 +18,17 @@ from geoseg.grid import Patch, Tile, TileGrid, Window
 from geoseg.kernels.blend import add_weighted, hann_weights, weighted_means
 from geoseg.protocols import Model, Reader, Segmenter
 from geoseg.results import NODATA, Batch, Block, InputScaling
-from geoseg.runtime.patches import PatchCache
+from geoseg.shared import SharedArrays
 from geoseg.stitch.journal import Journal, TileRecord
 from geoseg.stitch.store import MaskStore
 
 Clip = Callable[[Window], NDArray[np.bool_]]
 """True inside the area of interest, for any window in scene pixels."""
 
-_cache = PatchCache()
+KEPT_BYTES = 256 * 2**20
+"""Predicted patches that a process keeps where several tiles need them: where patches are blended."""
+
+_cache: SharedArrays[tuple[str, Window]] = SharedArrays(bytes_kept=KEPT_BYTES)
 _segmenters: dict[tuple[Any, ...], Segmenter] = {}
 _build_lock = threading.Lock()
 
@@ -39,25 +42,29 @@ class Predictor:
     engine: str
     """As asked for: a name, or auto, which every worker settles for itself."""
     precision: str
-    threads: int | None = None
+    streams: int = 1
+    """Threads that predict at a time, see choose_engine()."""
     like: str | None = None
     """Fingerprint of the engine of an earlier try, see choose_engine()."""
 
     def segmenter(self) -> Segmenter:
         from geoseg.engines import choose_engine
 
-        key = (self.model.fingerprint(), self.scaling, self.engine, self.precision, self.threads, self.like)
+        key = (self.model.fingerprint(), self.scaling, self.engine, self.precision, self.streams, self.like)
         with _build_lock:
             if key not in _segmenters:
                 _segmenters.clear()  # one model a process: activations are what fills memory
                 _segmenters[key] = choose_engine(
-                    self.model, name=self.engine, precision=self.precision, like=self.like
-                ).build(self.model, self.scaling, precision=self.precision, threads=self.threads)
+                    self.model, name=self.engine, precision=self.precision, like=self.like, streams=self.streams
+                ).build(self.model, self.scaling, precision=self.precision, threads=None)
             return _segmenters[key]
 
 
-def release_segmenters() -> None:
-    """Frees the models of this process: their activations are most of its memory."""
+def release_memory() -> None:
+    """Frees the models of this process, whose activations are most of its memory, and the pixels that it keeps."""
+    from geoseg.readers.blocks import release_blocks
+
+    release_blocks()
     with _build_lock:
         _segmenters.clear()
     _cache.clear()
@@ -133,7 +140,7 @@ def predict_core(
             return [found[patch.frame] for patch in some]
 
         if grid.blend:
-            predictions = _cache.predictions(run, patches, predict) if run else predict(patches)
+            predictions = _remembered(run, patches, predict) if run else predict(patches)
             _blend(out, grid, tile, patches, predictions)
         else:
             for patch, prediction in zip(patches, predict(patches), strict=True):
@@ -149,6 +156,16 @@ def predict_core(
         read_s=read - begun, predict_s=time.perf_counter() - read, patches=seen.patches, model_pixels=seen.pixels,
         engine=seen.engine, degraded=seen.degraded,
     )  # fmt: skip
+
+
+def _remembered(
+    run: str, patches: Sequence[Patch], predict: Callable[[Sequence[Patch]], list[NDArray[np.uint8]]]
+) -> list[NDArray[np.uint8]]:
+    """(channel, row, col) of each patch's frame, predicted by the first thread that asks for it."""
+    by_key = {(run, patch.frame): patch for patch in patches}
+    found = _cache.get(list(by_key), lambda keys: predict([by_key[key] for key in keys]))
+    values = dict(zip(by_key, found, strict=True))
+    return [values[run, patch.frame] for patch in patches]  # in small scenes several cells share a frame
 
 
 @dataclass(slots=True)

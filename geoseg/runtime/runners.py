@@ -57,8 +57,11 @@ class Threads:
             except Exception as error:
                 errors.append(error)
 
+        # Dask takes independent tasks by their names, the last one first; neighbours in time share what was read.
         task, queue = delayed(one, pure=False), iter(items)
-        while part := [task(item) for item in islice(queue, AT_ONCE)]:
+        while part := [
+            task(item, dask_key_name=f"item-{AT_ONCE - at:06d}") for at, item in enumerate(islice(queue, AT_ONCE))
+        ]:
             compute(part, scheduler="threads", num_workers=self.workers, optimize_graph=False)
             if errors or self.stop:
                 break
@@ -302,7 +305,6 @@ def runner_for(*, workers: int | None, scheduler: Any | None, stop: Stop) -> Ite
 
 def default_workers() -> int:
     """As many as there are cores for this process, at least 2, so that reading and predicting overlap."""
-    import os
+    from geoseg.engines.hardware import core_count
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(2, min(cores, 8))
+    return max(2, min(core_count(), 8))
