@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import platform
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -136,11 +137,16 @@ def make_outputs(
     from geoseg.readers import forgiving
 
     made: dict[Path, str] = {}
+
+    def rasters() -> dict[Path, str]:
+        found = write_rasters(plan, store, workspace.making, identity, probabilities=plan.options.probabilities)
+        events.stage_advanced("export", units=1 + plan.options.probabilities)
+        return found
+
     steps = 2 + plan.options.probabilities + len(plan.options.format)
     events.stage_started("export", total=steps)
-    with stages.timed("export"):
-        write_rasters(plan, store, workspace.making, identity, probabilities=plan.options.probabilities, made=made)
-        events.stage_advanced("export", units=1 + plan.options.probabilities)
+    with stages.timed("export"), ThreadPoolExecutor(1, thread_name_prefix="rasters") as beside:
+        copying = beside.submit(rasters)  # a library's work and the disk's, while polygons are Python's
         for name in plan.options.format:
             give_back()
             stop.check()
@@ -154,6 +160,7 @@ def make_outputs(
         for path in write_preview(forgiving(plan.reader), fields, preview, model=plan.model.spec.name):
             made[path] = "preview"
         events.stage_advanced("export")
+        made = copying.result() | made
     events.stage_finished("export")
     record = _record(plan, fields, workspace, identity, stages, made, begun=begun)
     workspace.publish(list(made), record)
@@ -161,13 +168,13 @@ def make_outputs(
 
 
 def write_rasters(
-    plan: Plan, store: MaskStore, folder: Path, identity: Identity, *, probabilities: bool, made: dict[Path, str]
-) -> None:
-    """mask.tif and, where asked for, probabilities.tif, as COGs copied from the store."""
+    plan: Plan, store: MaskStore, folder: Path, identity: Identity, *, probabilities: bool
+) -> dict[Path, str]:
+    """mask.tif and, where asked for, probabilities.tif, as COGs copied from the store; the files made and their kinds."""
     from geoseg.export.cog import write_cog
     from geoseg.export.style import class_colors
 
-    spec, grid = plan.model.spec, plan.grid
+    spec, grid, made = plan.model.spec, plan.grid, dict[Path, str]()
     tags = {
         "GEOSEG_VERSION": VERSION,
         "GEOSEG_MODEL": spec.name,
@@ -192,6 +199,7 @@ def write_rasters(
             store.path / "probabilities", folder / "probabilities.tif", names=names, scale=1 / PROBABILITY_MAX, **common
         ):
             made[path] = "probabilities"
+    return made
 
 
 def _record(

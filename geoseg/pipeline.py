@@ -137,8 +137,7 @@ def segment_file(
             workspace.begin(identity, overwrite=False, restart=restart)
             store = predict_into_store(plan, workspace, identity, runner, events)
             stop.check()
-            made: dict[Path, str] = {}
-            write_rasters(plan, store, workspace.making, identity, probabilities=options.probabilities, made=made)
+            made = write_rasters(plan, store, workspace.making, identity, probabilities=options.probabilities)
             wanted = "probabilities" if options.probabilities else "mask"
             for path in (path for path, kind in made.items() if kind == wanted):
                 _move(path, target if path.suffix == ".tif" else target.with_suffix(path.suffix))
