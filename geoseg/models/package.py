@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from geoseg.models.bundle import SPEC, WEIGHTS, BundleModel, read_record
 from geoseg.models.mlm import check_item, stac_item
 from geoseg.models.quantised import GRAPH, RECORD
 from geoseg.models.weights import file_sha256
+from geoseg.protocols import Model
 from geoseg.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def write_package(
             f"model {spec.name!r}: {', '.join((broken + flat)[:3])} cannot be held in half precision; "
             "expected finite weights and variances above 0; train again with a lower learning rate"
         )
-    parameters = sum(value.numel() for key, value in halved.items() if _is_parameter(key, value.is_floating_point()))
+    parameters = count_state(halved)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / WEIGHTS) as file:
@@ -89,7 +91,8 @@ def spec_json(spec: ModelSpec, folder: Path, parameters: int, *, pretrained_sour
     }
     item = stac_item(spec, asset=asset, parameters=parameters, pretrained_source=pretrained_source)
     check_item(item)
-    return json.dumps({**spec.to_dict(), "mlm": item}, indent=2, sort_keys=True) + "\n"
+    text = json.dumps({**spec.to_dict(), "mlm": item}, indent=2, sort_keys=True) + "\n"
+    return re.sub(r"(?m)^(\s*)Infinity$", r"\g<1>1e999", text)  # JSON has no infinity; this is read as one
 
 
 def usual_card(spec: ModelSpec, parameters: int, *, more: str = "") -> str:
@@ -152,10 +155,28 @@ def read_item(folder: Path) -> dict[str, Any] | None:
     return found
 
 
+def stac_of(model: Model) -> dict[str, Any]:
+    """A STAC Item for a model that has no package; the hash is the one of its spec, if it says one."""
+    digest = model.spec.weights_sha256
+    checksum = {"file:checksum": MULTIHASH_SHA256 + digest} if digest else {}
+    asset = {
+        "href": f"./{model.spec.name}",
+        "type": "application/octet-stream",
+        "mlm:artifact_type": model.runtime,
+        **checksum,
+    }
+    return stac_item(model.spec, asset=asset)
+
+
 def read_card(folder: Path) -> str | None:
     """The text of card.md."""
     path = folder / CARD
     return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def count_state(state: Mapping[str, torch.Tensor]) -> int:
+    """Parameters in a state dict."""
+    return sum(value.numel() for key, value in state.items() if _is_parameter(key, value.is_floating_point()))
 
 
 def count_parameters(path: Path) -> int:
