@@ -125,6 +125,36 @@ def new(name: str, out: str, **given: Any) -> None:
     click.echo(f"It has learnt nothing yet. Run it with --model {out}; `geoseg models show {out}` prints its card.")
 
 
+@click.command("export")
+@click.argument("name")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(dir_okay=False), metavar="FILE", help="FILE.onnx, .xml or .pt2."
+)
+@click.option(
+    "--to",
+    type=click.Choice(["onnx", "openvino", "torch-export"]),
+    help="What it is to be; default: by the file's suffix.",
+)
+@click.option("--weights", help="Local weight file of a named model.")
+def export(name: str, out: str, to: str | None, weights: str | None) -> None:
+    """Write a model's network as a file of another runtime, with its spec beside it."""
+    from pathlib import Path
+
+    from geoseg.cli.tables import size_text
+    from geoseg.errors import ModelError
+    from geoseg.exportation import SUFFIXES, export_model
+    from geoseg.models import load
+    from geoseg.models.exported import spec_path
+
+    path = Path(out)
+    wanted = to or next((known for known, suffix in SUFFIXES.items() if suffix == path.suffix), None)
+    if wanted is None:
+        raise ModelError(f"{out} ends in none of {', '.join(SUFFIXES.values())}; say with --to what it is to be")
+    made = export_model(load(name, weights=weights), path.absolute(), to=wanted)
+    click.echo(f"{out}\t{size_text(path.stat().st_size)}  sha256 {made.weights_sha256}")
+    click.echo(f"{spec_path(path)}\tits spec; keep both together and run them with --model {out}")
+
+
 def _numbers(option: str, text: str) -> tuple[float, ...]:
     from geoseg.errors import InputError
 

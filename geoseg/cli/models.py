@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from geoseg.cli.model_files import new, show, verify
+from geoseg.cli.model_files import export, new, show, verify
 
 
 @click.group("models")
@@ -12,7 +12,7 @@ def command() -> None:
     """List models, show what one needs, make and check packages."""
 
 
-for each in (show, new, verify):
+for each in (show, new, verify, export):
     command.add_command(each)
 
 

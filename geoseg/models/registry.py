@@ -12,6 +12,8 @@ from typing import Literal, cast
 from geoseg.errors import GeosegError, ModelError
 from geoseg.models.bundle import SPEC, BundleModel
 from geoseg.models.catalogue import NETWORKS, NetworkKind
+from geoseg.models.exported import RUNTIMES as EXPORTED
+from geoseg.models.exported import ExportedModel
 from geoseg.models.fit import band_index, band_problem, resolution_problem
 from geoseg.plugins import load_plugin, plugins
 from geoseg.protocols import Model
@@ -57,7 +59,7 @@ def available(*, torchgeo: bool = False) -> list[ModelInfo]:
 
 
 def load(name_or_path: str | Path, *, weights: Path | str | None = None, trust: bool = False) -> Model:
-    """The model behind a name, a folder with a spec.json, a .ckpt file or `Unet_Weights.NAME`.
+    """The model behind a name, a folder with a spec.json, a .ckpt, .onnx, .xml or .pt2 file, or `Unet_Weights.NAME`.
 
     `weights` is a local file for torchgeo's named weights; `trust` lets a checkpoint execute what it contains.
     Raises ModelError; unknown names list the known ones.
@@ -82,6 +84,8 @@ def load(name_or_path: str | Path, *, weights: Path | str | None = None, trust: 
         from geoseg.models.checkpoint import CheckpointModel
 
         return CheckpointModel.open(path, trust=trust)
+    if path.suffix in EXPORTED and path.is_file():
+        return ExportedModel.open(path)
     if text in NETWORKS:
         raise ModelError(
             f"{text!r} is a network without weights; make a model of it with "
@@ -169,8 +173,8 @@ def _reason(spec: ModelSpec, scene: Scene) -> str:
 def _unknown(text: str, path: Path) -> str:
     if path.is_file():
         return (
-            f"{text} is not a model file; expected a folder with {SPEC} and weights, or a Lightning checkpoint "
-            f"({', '.join(CHECKPOINT_SUFFIXES)})"
+            f"{text} is not a model file; expected a folder with {SPEC} and weights, a Lightning checkpoint "
+            f"({', '.join(CHECKPOINT_SUFFIXES)}), or an exported network ({', '.join(EXPORTED)})"
         )
     if path.suffix or len(path.parts) > 1:
         return f"there is no model file or folder {text}; check the path"
@@ -179,5 +183,6 @@ def _unknown(text: str, path: Path) -> str:
     hint = f"; did you mean {near[0]!r}" if near else ""
     return (
         f"no model {text!r}; installed: {', '.join(map(repr, known)) or 'none'}{hint}; "
-        f"or give a folder, a .ckpt file, or torchgeo's {NAMED_PREFIX}NAME (`geoseg models --all` lists them)"
+        f"or give a folder, a .ckpt, .onnx, .xml or .pt2 file, or torchgeo's {NAMED_PREFIX}NAME "
+        f"(`geoseg models list --all` shows them)"
     )
