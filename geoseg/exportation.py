@@ -57,6 +57,10 @@ def export_model(model: Model, path: Path, *, to: str) -> ExportedModel:
         raise ModelError(
             f"the model {model.spec.name!r} is no network of torch to export; give a package, checkpoint or named weights"
         )
+    if to != "torch-export" and not getattr(model, "traceable", True):
+        raise ModelError(
+            f"the network of {model.spec.name!r} chooses its way by the size of the image, which {to} cannot hold"
+        )
     network, spec = cast(TorchModel, model).network(), model.spec
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from geoseg.cli.main import cli
+from geoseg.engines import choose_engine
 from geoseg.errors import GeosegError, ModelError
 from geoseg.models import available, load
 from geoseg.models.bundle import BundleModel
@@ -101,6 +102,28 @@ def test_named_weights_from_a_file_enter_the_encoder_by_band(moco: Path, tmp_pat
         "red, green, blue, nir, red_2, green_2, blue_2, nir_2 by name and thermal, thermal_2 from the mean, times 13/10"
         in card
     )
+
+
+def test_weights_of_satlas_enter_a_swin_encoder_which_torch_runs(tmp_path: Path) -> None:
+    import torchvision.models
+
+    torch.manual_seed(2)
+    whole = torchvision.models.swin_v2_t(weights=None).state_dict()
+    kept = {key: value for key, value in whole.items() if key.startswith("features")}
+    torch.save(kept, tmp_path / "swin.pth")
+    new = replace(NEW, network="unet", encoder=None, weights="Swin_V2_T_Weights.SENTINEL2_MI_RGB_SATLAS",
+                  weights_file=tmp_path / "swin.pth")  # fmt: skip
+    model = create_model(new, tmp_path / "model")
+    assert model.spec.architecture["encoder"] == "tv-swin_v2_t"
+    found = model.network().encoder.features
+    x = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        own = torchvision.models.swin_v2_t(weights=None).eval()
+        own.load_state_dict(whole)
+        features = model.network().encoder.features[1:](own.features[0](x))
+        torch.testing.assert_close(features, own.features(x), atol=0.05, rtol=0.05)  # halves
+    assert found[0][0].weight.shape[1] == 4
+    assert choose_engine(model).name == "torch"
 
 
 @pytest.mark.parametrize("start", ["", "module.encoder_q.", "model.encoder.", "backbone."])

@@ -14,6 +14,9 @@ from typing import Any
 from geoseg.errors import ModelError
 from geoseg.spec import Reach
 
+UNTRACEABLE = "tv-"
+"""Encoders whose names begin so (torchvision's Swin) choose their way by the size of the image: only torch itself runs them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkKind:

@@ -39,6 +39,7 @@ SYNONYMS = {"swir1": "swir16", "swir2": "swir22", "swir": "swir16", "rededge": "
 
 ENCODERS: Mapping[str, str] = {
     "ResNet18_Weights": "resnet18", "ResNet50_Weights": "resnet50", "ResNet152_Weights": "resnet152",
+    "Swin_V2_T_Weights": "tv-swin_v2_t", "Swin_V2_B_Weights": "tv-swin_v2_b",
 }  # fmt: skip
 """Encoders that torchgeo's families of weights fit."""
 

@@ -18,6 +18,7 @@ from geoseg.models.networks.fcn import fcn
 from geoseg.models.networks.hrnet import hrnet
 from geoseg.models.networks.library import deeplabv3_plus, pspnet, segformer, upernet
 from geoseg.models.networks.segnet import segnet
+from geoseg.models.networks.swin import register
 from geoseg.models.networks.unet import detail_unet, unet
 
 BUILDERS: Mapping[str, Callable[[Mapping[str, Any], int, int], nn.Module]] = {
@@ -44,6 +45,7 @@ def build_network(architecture: Mapping[str, Any], *, channels: int, outputs: in
     kind = network_kind(str(architecture.get("type")))
     if NETWORKS[kind.name].encoder is not None and "encoder" in architecture:
         kind.check_encoder(str(architecture["encoder"]))
+    register()
     try:
         return BUILDERS[kind.name](architecture, channels, outputs)
     except KeyError as error:
