@@ -104,6 +104,7 @@ def test_named_weights_from_a_file_enter_the_encoder_by_band(moco: Path, tmp_pat
     )
 
 
+@pytest.mark.slow
 def test_weights_of_satlas_enter_a_swin_encoder_which_torch_runs(tmp_path: Path) -> None:
     import torchvision.models
 
