@@ -88,6 +88,6 @@ def _prune(folder: Path) -> None:
 def _source_digest() -> str:
     """Of the code of models and engines: another one may do otherwise under the same version."""
     here, digest = Path(__file__).parent, hashlib.sha256()
-    for file in sorted([*(here / "engines").glob("*.py"), *(here / "models").glob("*.py"), here / "spec.py"]):
+    for file in sorted([*(here / "engines").glob("*.py"), *(here / "models").rglob("*.py"), here / "spec.py"]):
         digest.update(file.read_bytes())
     return digest.hexdigest()

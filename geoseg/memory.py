@@ -100,7 +100,7 @@ def estimate(plan: Plan, *, grid: TileGrid, workers: int, values: float | None =
 
     spec, scene = plan.model.spec, plan.reader.scene
     channels, bands = len(spec.outputs), len(plan.predictor.scaling.bands)
-    base = BASE if plan.model.runtime == "torch" else BASE_PLAIN
+    base = BASE_PLAIN if plan.model.runtime == "numpy" else BASE
     engine = working_bytes(
         plan.model, grid.frame_shapes, engine=plan.engine, bf16=plan.bf16,
         values=values_a_pixel(plan.model) if values is None else values, streams=streams_of(grid, workers),

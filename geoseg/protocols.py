@@ -47,7 +47,8 @@ class Model(Protocol):
 
     @property
     def runtime(self) -> str:
-        """What an engine needs to know: `torch` (network() gives a module) or `numpy` (predict() works as it is)."""
+        """What an engine needs to know: `torch` (network() gives a module), `openvino` (graph() gives a file that it reads) or
+        `numpy` (predict() works as it is)."""
         ...
 
     def fingerprint(self) -> str:
@@ -60,11 +61,21 @@ class TorchModel(Model, Protocol):
     """A model of torch.
 
     `content_addressed = True` says that two models of equal fingerprint have equal networks, today and after any change of
-    code: what engines convert them to is then kept from run to run.
+    code: what engines convert them to is then kept from run to run. `traceable = False` says that only torch itself can run
+    the network.
     """
 
     def network(self) -> Any:
         """A torch.nn.Module in eval mode: (B, channel, row, col) float -> (B, output, row, col) logits."""
+        ...
+
+
+@runtime_checkable
+class GraphModel(Model, Protocol):
+    """A model in a file of ONNX or OpenVINO."""
+
+    def graph(self) -> Path:
+        """The file: (B, channel, row, col) float -> (B, output, row, col) logits. Its hash is checked."""
         ...
 
 

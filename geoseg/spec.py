@@ -121,6 +121,7 @@ class ModelSpec:
     def from_dict(cls, record: Mapping[str, Any]) -> ModelSpec:
         """A spec from its JSON form; unknown or missing entries are a ModelError that names them."""
         values = dict(record)
+        values.pop("mlm", None)  # STAC metadata that packages carry for other tools, see geoseg.models.mlm
         unknown = set(values) - set(cls.__dataclass_fields__)
         if unknown:
             raise ModelError(

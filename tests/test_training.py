@@ -57,7 +57,7 @@ def test_bundled_weights_fit_their_network_strictly(name: str) -> None:
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == spec.weights_sha256
     assert weights.stat().st_size < 6_000_000
     assert (spec.scaling, spec.clip) == ("scene", CLIP)
-    assert (BUNDLED / name / "README.md").is_file()
+    assert (BUNDLED / name / "card.md").is_file()
     with torch.inference_mode():
         logits = network.eval()(torch.zeros(1, len(spec.bands), 64, 96))
     assert logits.shape == (1, len(spec.outputs), 64, 96)
@@ -113,7 +113,7 @@ def test_bundle_writer_refuses_weights_that_halves_cannot_hold(tmp_path: Path) -
 def test_unknown_names_list_the_known(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no bundled model 'rice'; known: fields-rgb, fields-s2"):
         make("rice", data=tmp_path, out=tmp_path)
-    with pytest.raises(ModelError, match="no network type 'sieve'; known: detail-unet, unet"):
+    with pytest.raises(ModelError, match=r"no network type 'sieve'; known: .*detail-unet, farseg"):
         build_network({"type": "sieve"}, channels=3, outputs=3)
 
 

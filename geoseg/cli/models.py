@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
+
+from geoseg.cli.model_files import export, new, show, verify
 
 
 @click.group("models")
 def command() -> None:
-    """List models, or show what one needs."""
+    """List models, show what one needs, make and check packages."""
+
+
+for each in (show, new, verify, export):
+    command.add_command(each)
 
 
 @command.command("list")
@@ -38,37 +42,10 @@ def list_models(everything: bool, as_json: bool) -> None:
     Console(highlight=False).print(table)
     if not everything:
         click.echo(
-            "Also: torchgeo checkpoints (FILE.ckpt), folders with spec.json, named weights (--all lists them).",
+            "Also: torchgeo checkpoints (FILE.ckpt), folders with spec.json, named weights (--all lists them). "
+            "Networks have no weights yet: `geoseg models new` makes models of them.",
             err=True,
         )
-
-
-@command.command("show")
-@click.argument("name")
-@click.option("--weights", help="Local weight file of a named model.")
-@click.option("--json", "as_json", is_flag=True, help="The ModelSpec as JSON.")
-def show(name: str, weights: str | None, as_json: bool) -> None:
-    """Bands, classes, resolution, licence and origin of a model."""
-    from geoseg.models import load
-
-    spec = load(name, weights=weights).spec
-    if as_json:
-        click.echo(spec.to_json(), nl=False)
-        return
-    low, high = spec.resolution_m
-    rows: list[tuple[str, Any]] = [
-        ("name", spec.name),
-        ("title", spec.title),
-        ("bands", ", ".join(band.name + (" (optional)" if band.optional else "") for band in spec.bands)),
-        ("classes", ", ".join(f"{i} {name}" for i, name in enumerate(spec.class_names))),
-        ("resolution", f"{low:g} to {high:g} m, made for {spec.nominal_m:g} m"),
-        ("scaling", {"scene": "by the whole scene's percentiles", "fixed": f"fixed, {spec.units}"}[spec.scaling]),
-        ("patch", f"{spec.patch} px, halo {spec.halo}, stride {spec.stride}"),
-        ("licence", spec.licence or "not stated"),
-        ("trained on", spec.trained_on or "not stated"),
-    ]
-    for label, value in rows:
-        click.echo(f"{label:<11} {value}")
 
 
 @command.command("quantize")

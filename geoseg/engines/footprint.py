@@ -44,7 +44,7 @@ def working_bytes(
         streams: patches that OpenVINO predicts at a time.
         device: where torch runs, as TorchEngine.device: None for the best there is.
     """
-    if model.runtime != "torch" or (engine == "torch" and (device or best_device()).startswith("cuda")):
+    if model.runtime == "numpy" or (engine == "torch" and (device or best_device()).startswith("cuda")):
         return 0
     upsample = model.spec.upsample
     sizes = sorted((rows * cols * upsample**2 for rows, cols in shapes), reverse=True)
@@ -59,7 +59,7 @@ def working_bytes(
 def values_a_pixel(model: Model) -> float:
     """Activations a network pixel that are alive at a time, from a pass without data; 0 for models of another kind."""
     if model.runtime != "torch":
-        return 0
+        return 0 if model.runtime == "numpy" else ASSUMED_VALUES
     import torch
 
     side = max(model.spec.stride, 256 - 256 % model.spec.stride)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.engines.composed import composed_graph
 from geoseg.engines.conversion import bound, import_openvino, network_graph, opened
 from geoseg.engines.graphs import Graph, unpacked
 from geoseg.engines.hardware import core_count, cpu_label
@@ -48,7 +49,7 @@ class OpenVinoEngine:
         return None
 
     def supports(self, model: Model) -> bool:
-        return model.runtime == "torch"
+        return model.runtime == "openvino" or (model.runtime == "torch" and getattr(model, "traceable", True))
 
     def build(self, model: Model, scaling: InputScaling, *, precision: str, threads: int | None) -> LadderSegmenter:
         """The model converted for this engine; `precision` is auto, fp32, bf16 or int8.
@@ -66,10 +67,12 @@ class OpenVinoEngine:
             config["INFERENCE_NUM_THREADS"] = threads
         if exact == "int8":
             kept, told = quantised_graph(model)
-            exact = f"int8-{told[:8]}"
+            exact, graph = f"int8-{told[:8]}", opened(kept, core)
+        elif model.runtime == "openvino":
+            graph = composed_graph(model, core, limit=scaling.limit)
         else:
-            kept = network_graph(model, scaling, batch=self.batch)
-        graph = bound(opened(kept, core), scaling)
+            graph = opened(network_graph(model, scaling, batch=self.batch), core)
+        graph = bound(graph, scaling)
         streams = 1
         if self.batch == 1 and not fixed:  # a longer ladder is stepped down by one thread
             width = 4 if config["INFERENCE_PRECISION_HINT"] == "f32" else 2

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from geoseg.errors import ModelError
+from geoseg.models.catalogue import UNTRACEABLE
 from geoseg.models.quantised import Quantised, read_quantised
 from geoseg.models.weights import check_sha256, load_state, model_fingerprint, read_safetensors
 from geoseg.spec import ModelSpec
@@ -41,6 +42,11 @@ class BundleModel:
     @property
     def runtime(self) -> str:
         return "torch"
+
+    @property
+    def traceable(self) -> bool:
+        """Whether other engines than torch may convert the network."""
+        return not str(self.spec.architecture.get("encoder", "")).startswith(UNTRACEABLE)
 
     def fingerprint(self) -> str:
         return model_fingerprint(self.spec, self.spec.weights_sha256)

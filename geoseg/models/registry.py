@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from typing import Literal, cast
 
 from geoseg.errors import GeosegError, ModelError
 from geoseg.models.bundle import SPEC, BundleModel
+from geoseg.models.catalogue import NETWORKS, NetworkKind
+from geoseg.models.exported import RUNTIMES as EXPORTED
+from geoseg.models.exported import ExportedModel
 from geoseg.models.fit import band_index, band_problem, resolution_problem
 from geoseg.plugins import load_plugin, plugins
 from geoseg.protocols import Model
@@ -20,7 +24,7 @@ BUNDLED = Path(__file__).parent / "bundled"
 NAMED_PREFIX = "Unet_Weights."
 CHECKPOINT_SUFFIXES = (".ckpt",)
 
-Source = Literal["bundled", "plugin", "torchgeo"]
+Source = Literal["bundled", "plugin", "network", "torchgeo"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,19 +33,24 @@ class ModelInfo:
     """What `load` and `--model` take."""
     source: Source
     spec: ModelSpec | None
-    """None where the model cannot be opened; `problem` says why."""
+    """None where the model cannot be opened, `problem` says why; and for networks, which have no weights."""
     problem: str | None = None
     """Why it is broken, or None."""
+    about: str | None = None
+    """What a network is."""
 
     @property
     def title(self) -> str:
-        return self.spec.title if self.spec is not None else f"broken: {self.problem}"
+        if self.spec is not None:
+            return self.spec.title
+        return self.about or f"broken: {self.problem}"
 
 
 def available(*, torchgeo: bool = False) -> list[ModelInfo]:
     """All models that have a name. torchgeo's named weights only where asked for: listing them imports torchgeo."""
     infos = [_info(name, "bundled", lambda name=name: bundled(name)) for name in bundled_names()]  # type: ignore[misc]
     infos += [_info(name, "plugin", lambda name=name: _plugin(name)) for name in plugins("models")]  # type: ignore[misc]
+    infos += [ModelInfo(name=kind.name, source="network", spec=None, about=_about(kind)) for kind in NETWORKS.values()]
     if torchgeo:
         from geoseg.models.torchgeo_weights import named_specs
 
@@ -50,7 +59,7 @@ def available(*, torchgeo: bool = False) -> list[ModelInfo]:
 
 
 def load(name_or_path: str | Path, *, weights: Path | str | None = None, trust: bool = False) -> Model:
-    """The model behind a name, a folder with a spec.json, a .ckpt file or `Unet_Weights.NAME`.
+    """The model behind a name, a folder with a spec.json, a .ckpt, .onnx, .xml or .pt2 file, or `Unet_Weights.NAME`.
 
     `weights` is a local file for torchgeo's named weights; `trust` lets a checkpoint execute what it contains.
     Raises ModelError; unknown names list the known ones.
@@ -75,6 +84,14 @@ def load(name_or_path: str | Path, *, weights: Path | str | None = None, trust: 
         from geoseg.models.checkpoint import CheckpointModel
 
         return CheckpointModel.open(path, trust=trust)
+    if path.suffix in EXPORTED and path.is_file():
+        return ExportedModel.open(path)
+    if text in NETWORKS:
+        raise ModelError(
+            f"{text!r} is a network without weights; make a model of it with "
+            f"`geoseg models new my-{text} -o FOLDER --network {text} --bands red,green,blue --classes background,field`, "
+            f"train it, and pass --model FOLDER"
+        )
     raise ModelError(_unknown(text, Path(name_or_path)))
 
 
@@ -127,6 +144,10 @@ def _plugin(name: str) -> Model:
     return found
 
 
+def _about(kind: NetworkKind) -> str:
+    return f"{kind.title}; untrained"
+
+
 def _info(name: str, source: Source, opener: Callable[[], Model]) -> ModelInfo:
     try:
         return ModelInfo(name=name, source=source, spec=opener().spec)
@@ -152,13 +173,16 @@ def _reason(spec: ModelSpec, scene: Scene) -> str:
 def _unknown(text: str, path: Path) -> str:
     if path.is_file():
         return (
-            f"{text} is not a model file; expected a folder with {SPEC} and weights, or a Lightning checkpoint "
-            f"({', '.join(CHECKPOINT_SUFFIXES)})"
+            f"{text} is not a model file; expected a folder with {SPEC} and weights, a Lightning checkpoint "
+            f"({', '.join(CHECKPOINT_SUFFIXES)}), or an exported network ({', '.join(EXPORTED)})"
         )
     if path.suffix or len(path.parts) > 1:
         return f"there is no model file or folder {text}; check the path"
     known = [*bundled_names(), *plugins("models")]
+    near = difflib.get_close_matches(text, [*known, *NETWORKS], n=1, cutoff=0.7)
+    hint = f"; did you mean {near[0]!r}" if near else ""
     return (
-        f"no model {text!r}; installed: {', '.join(map(repr, known)) or 'none'}; "
-        f"or give a folder, a .ckpt file, or torchgeo's {NAMED_PREFIX}NAME (`geoseg models --all` lists them)"
+        f"no model {text!r}; installed: {', '.join(map(repr, known)) or 'none'}{hint}; "
+        f"or give a folder, a .ckpt, .onnx, .xml or .pt2 file, or torchgeo's {NAMED_PREFIX}NAME "
+        f"(`geoseg models list --all` shows them)"
     )

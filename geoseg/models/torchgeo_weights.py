@@ -87,7 +87,7 @@ class NamedWeightsModel:
     @classmethod
     def open(cls, name: str, *, weights: Path | None = None) -> NamedWeightsModel:
         """The model `Unet_Weights.NAME`, its weights from `weights` or else from the hub."""
-        path = weights if weights is not None else _download(name, _member(name).url)
+        path = weights if weights is not None else download(name, _member(name).url)
         digest = file_sha256(path)
         version = importlib.metadata.version("torchgeo")
         spec = kept_spec(
@@ -176,8 +176,8 @@ def _member(name: str) -> Any:
     return members[name]
 
 
-def _download(name: str, url: str) -> Path:
-    """The weight file in torch's hub cache, fetched once."""
+def download(name: str, url: str, *, remedy: str = "pass --weights FILE") -> Path:
+    """The weight file in torch's hub cache, fetched once; `remedy` is what the error says to do on a closed network."""
     import torch
 
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
@@ -191,6 +191,6 @@ def _download(name: str, url: str) -> Path:
         reason = str(getattr(error, "reason", "")) or type(error).__name__
         raise ModelError(
             f"the weights of {name} could not be downloaded ({reason}); "
-            f"fetch {path.name} on a connected machine and pass --weights FILE"
+            f"fetch {path.name} on a connected machine and {remedy}"
         ) from error
     return path

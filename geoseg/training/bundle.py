@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from geoseg.errors import GeosegError, ModelError
 from geoseg.models.networks import build_network
+from geoseg.models.package import read_card, write_package
 from geoseg.spec import BandSpec, ModelSpec, classes
 from geoseg.training import aerial, library, pool
 from geoseg.training.loop import Schedule, train
@@ -131,25 +129,8 @@ def favour_boundary(network: torch.nn.Module, *, by: float) -> None:
 
 
 def write_bundle(state: Mapping[str, torch.Tensor], spec: ModelSpec, folder: Path) -> Path:
-    """Write spec and half-precision weights; refuses weights that half precision cannot hold."""
-    halved = {
-        key: (value.half() if value.is_floating_point() else value).cpu().contiguous() for key, value in state.items()
-    }
-    broken = [key for key, value in halved.items() if value.is_floating_point() and not torch.isfinite(value).all()]
-    flat = [key for key, value in halved.items() if key.endswith("running_var") and not (value > 0).all()]
-    if broken or flat:
-        raise ModelError(
-            f"model {spec.name!r}: {', '.join((broken + flat)[:3])} cannot be held in half precision; "
-            "expected finite weights and variances above 0; train again with a lower learning rate"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "weights.safetensors.part"
-    save_file(halved, part)
-    digest = hashlib.sha256(part.read_bytes()).hexdigest()
-    part.chmod(0o644)
-    os.replace(part, folder / "weights.safetensors")
-    (folder / "spec.json").write_text(replace(spec, weights_sha256=digest).to_json())
-    return folder
+    """Write a package with the card that is already there, or a new one; refuses weights that half precision cannot hold."""
+    return write_package(state, spec, folder, card=read_card(folder))
 
 
 def main(arguments: list[str] | None = None) -> int:
