@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import ModelError
 from geoseg.plan import Plan
-from geoseg.protocols import int8_network
+from geoseg.protocols import RecordedModel, int8_network
 from geoseg.recipes import RunOptions
 from geoseg.results import PROBABILITY_MAX
 from geoseg.runtime.events import Events
@@ -225,6 +225,7 @@ def _record(
         **_eight_bits(plan, engines),
         "reproducible": len(engines) <= 1 and not any(tile.degraded for tile in tiles),
         "model": {"name": spec.name, "reason": plan.reason, "classes": list(spec.class_names), "licence": spec.licence},
+        **({"method": plan.model.record()} if isinstance(plan.model, RecordedModel) else {}),
         "options": plan.options.model_dump(mode="json"),
         "counts": {
             "fields": len(fields),

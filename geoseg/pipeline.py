@@ -74,7 +74,7 @@ def run(
     begun = time.time()
     with signals_set(stop):
         with stages.timed("prepare"):
-            plan = within_memory(prepare(scenes, options, model=model), clustered=clustered)
+            plan = within_memory(prepare(scenes, options, model=model, check=stop.check), clustered=clustered)
             identity = identify(plan)
             lines = Lines.of(plan.model.spec.outputs)
             check_fields(options, lines, plan.grid, plan.reader.scene, pixel_size_m=plan.pixel_size_m, measured=True)
@@ -123,7 +123,7 @@ def segment_file(
     _refuse_existing(target, overwrite=overwrite)
     clustered = client is not None or options.scheduler is not None
     with signals_set(stop):
-        plan = within_memory(prepare(scenes, options), clustered=clustered)
+        plan = within_memory(prepare(scenes, options, check=stop.check), clustered=clustered)
         events.note(plan.reason)
         identity = identify(plan)
         workspace = Workspace.beside(target)

@@ -50,6 +50,7 @@ def list_models(everything: bool, as_json: bool) -> None:
 def show(name: str, weights: str | None, as_json: bool) -> None:
     """Bands, classes, resolution, licence and origin of a model."""
     from geoseg.models import load
+    from geoseg.models.methods import is_method, method_options
 
     spec = load(name, weights=weights).spec
     if as_json:
@@ -69,6 +70,11 @@ def show(name: str, weights: str | None, as_json: bool) -> None:
     ]
     for label, value in rows:
         click.echo(f"{label:<11} {value}")
+    if is_method(name):
+        chosen = method_options(name)
+        click.echo(f"\noptions, as in --model {spec.name}:{chosen[0][0]}={chosen[0][1]}")
+        for option, default, told in chosen:
+            click.echo(f"  {option:<10} {told}  [{default}]")
 
 
 @command.command("quantize")
