@@ -121,12 +121,14 @@ def estimate(plan: Plan, *, grid: TileGrid, workers: int, values: float | None =
     smooth, thin = plan.options.smooth, plan.options.simplify_m > 0
     row = grid.tile_size * grid.extent.width // FIELD_PIXELS * (FIELD_BYTES + smooth * SMOOTH_FIELD_BYTES)
     row += thin * min(len(grid), TILES_SIMPLIFIED) * grid.tile_size**2 // FIELD_PIXELS * CORNER_BYTES
+    stores = 1 + (spec.hysteresis is not None)
     index = pixels // FIELD_PIXELS * INDEX_BYTES * ("fgb" in plan.options.format)
     return Need(
         predict=base + GDAL_CACHE + engine + workers * tile + grid.blend * KEPT_BYTES,
         vectorize=base + GDAL_CACHE + workers * (grid.tile_size + 2) ** 2 * (OUTLINE_BYTES + 2 * channels) + rims + row,
         export=base + GDAL_CACHE + EXPORT + index,
-        disk=int(pixels * (channels + 1) * STORED) + int(pixels * (channels * plan.options.probabilities + 0.6)),
+        disk=int(stores * pixels * (channels + 1) * STORED)
+        + int(pixels * (channels * plan.options.probabilities + 0.6)),
     )
 
 

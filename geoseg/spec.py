@@ -36,14 +36,12 @@ class Channel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hysteresis:
-    """A rule for one of two classes: its weak pixels count where they are connected, over the whole scene, to a strong one.
+    """A rule for the second of two classes: its weak pixels count where they are connected to a strong one of the scene.
 
     A pixel is strong where the stored probability of the class is at least `high`, weak where it is at least `low` and
     below `high`. A weak pixel that is connected is raised to `high`, one that is not is lowered to `low` - 1.
     """
 
-    channel: int
-    """Class id."""
     low: int = 128
     """Stored probability; a weak pixel that is lowered below it belongs to the other class."""
     high: int = 191
@@ -115,7 +113,7 @@ class ModelSpec:
             )
 
         if (rule := self.hysteresis) is not None:
-            if len(self.outputs) != 2 or kinds != [True, True] or rule.channel not in (0, 1):
+            if len(self.outputs) != 2 or kinds != [True, True]:
                 raise ModelError(f"model {self.name!r} has hysteresis, which goes with two classes and no other output")
             if not 128 <= rule.low < rule.high <= 254:
                 raise ModelError(

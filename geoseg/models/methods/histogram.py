@@ -83,7 +83,8 @@ class Floating:
     def codes(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
         bits = (values.astype(np.float32) + np.float32(0)).view(np.int32)  # + 0: -0 is 0
         ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # negative floats count downwards
-        return np.asarray((ordered.astype(np.int64) >> 12) + (self.count >> 1))
+        numbers: NDArray[np.int64] = ordered.astype(np.int64)
+        return (numbers >> 12) + (self.count >> 1)
 
     def upper(self, code: int) -> float:
         return float(self._values(np.array([code]), 0xFFF)[0])

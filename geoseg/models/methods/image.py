@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from geoseg.errors import ModelError
 from geoseg.models.fit import band_index
-from geoseg.models.methods.histogram import Binning, Even, Floating, Lattice
+from geoseg.models.methods.histogram import Binning, Even, Floating, Lattice, scene_histograms
+from geoseg.protocols import Reader
 from geoseg.scene import Scene
 from geoseg.spec import BandSpec, bands
 
@@ -81,6 +82,10 @@ class Bands:
         found = [scene.bands[index[name]] for name in names]
         return cls(names=tuple(names), gain=tuple(b.scale for b in found), offset=tuple(b.offset for b in found))
 
+    def only(self, i: int) -> Bands:
+        """One of them."""
+        return Bands(names=self.names[i : i + 1], gain=self.gain[i : i + 1], offset=self.offset[i : i + 1])
+
     def positions(self, scene: Scene) -> list[int]:
         """Indices of the bands in the scene."""
         index = band_index(scene)
@@ -147,3 +152,50 @@ def _binning(scene: Scene, formula: Formula | None, chosen: Bands) -> Binning:
         for end in (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
     ]
     return Even(low=min(ends), high=max(ends))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """Several bands, each divided by its spread over the scene."""
+
+    bands: Bands
+    spreads: tuple[float, ...]
+    """Of physical values, from the 10th to the 90th percentile; above 0."""
+    middles: tuple[float, ...]
+    """Medians, which are taken off: rounding is least around 0."""
+
+    @classmethod
+    def of(cls, reader: Reader, names: str, *, method: str, check: Callable[[], None] = lambda: None) -> Stack:
+        """The bands that an option `bands` names, joined by +; `auto` takes red, green, blue and nir of what the scene has,
+        or all that have a name."""
+        scene = reader.scene
+        known = band_index(scene)
+        usual = [name for name in (*VISIBLE, "nir") if name in known] or list(known) or list(VISIBLE)
+        wanted = usual if names == "auto" else [name.strip() for name in names.split("+")]
+        chosen = Bands.of(scene, wanted, method=f"{method}:bands={'+'.join(wanted)}")
+        positions = chosen.positions(scene)
+        binnings = [_binning(scene, None, chosen.only(i)) for i in range(len(wanted))]
+
+        def measure(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[Values, NDArray[np.bool_]]:
+            return chosen.physical(pixels, valid), valid
+
+        made = scene_histograms(reader, positions, measure, binnings, check=check)
+        low, middle, high = ([one.quantile(share) or 0.0 for one in made] for share in (0.1, 0.5, 0.9))
+        spreads = tuple(b - a if b > a else 1.0 for a, b in zip(low, high, strict=True))
+        return cls(bands=chosen, spreads=spreads, middles=tuple(middle))
+
+    def values(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> Values:
+        """(band, row, col) of stored pixels (band, row, col); of no meaning where not valid."""
+        physical, shape = self.bands.physical(pixels, valid), (-1, 1, 1)
+        return np.asarray((physical - np.reshape(self.middles, shape)) / np.reshape(self.spreads, shape))
+
+    def record(self) -> dict[str, Any]:
+        """For run.json."""
+        return {"bands": list(self.bands.names), "spreads": list(self.spreads)}
+
+
+def seen(image: Image | None) -> Image:
+    """The image of a method that has seen its scene."""
+    if image is None:
+        raise ModelError("this method has seen no scene; call its settled(reader) first")
+    return image

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.errors import ModelError
-from geoseg.kernels.otsu import multi_otsu, otsu
 from geoseg.models.methods.histogram import Histogram, scene_histograms
-from geoseg.models.methods.image import AUTO_BANDS, Image
+from geoseg.models.methods.image import AUTO_BANDS, Image, seen
 from geoseg.models.methods.method import Method, spec_of, two_classes
 from geoseg.models.methods.options import checked, one_of, option
 from geoseg.protocols import Reader
@@ -50,7 +49,7 @@ class Threshold(Method):
 
     def one(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """(2, row, col), every probability 0 or 254."""
-        values = _of(self.image).values(pixels, valid)
+        values = seen(self.image).values(pixels, valid)
         field = np.ones(values.shape, np.bool_)
         if self.above is not None:
             field &= values > self.above
@@ -59,7 +58,7 @@ class Threshold(Method):
         return two_classes(np.where(field, np.uint8(PROBABILITY_MAX), np.uint8(0)))
 
     def record(self) -> dict[str, Any]:
-        return {"index": _of(self.image).index, "above": self.above, "below": self.below}
+        return {"index": seen(self.image).index, "above": self.above, "below": self.below}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +84,8 @@ class Otsu(Method):
 
     def settled(self, reader: Reader, check: Callable[[], None] = lambda: None) -> Otsu:
         """With the threshold over all of the scene."""
+        from geoseg.kernels.otsu import otsu  # numba takes a while to import
+
         image = Image.of(reader.scene, self.index, method="otsu")
         made = image_histogram(reader, image, check)
         code = otsu(made.counts, made.binning.centers())
@@ -93,14 +94,14 @@ class Otsu(Method):
 
     def one(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """(2, row, col)."""
-        values = _of(self.image).values(pixels, valid)
+        values = seen(self.image).values(pixels, valid)
         stored = graded_threshold(values, self.threshold, self.means)
         return two_classes(stored) if self.field == "above" else two_classes(PROBABILITY_MAX - stored)
 
     def record(self) -> dict[str, Any]:
         low, high = self.means
         return {
-            "index": _of(self.image).index, "threshold": self.threshold, "field": self.field,
+            "index": seen(self.image).index, "threshold": self.threshold, "field": self.field,
             "mean_below": low, "mean_above": high,
         }  # fmt: skip
 
@@ -130,6 +131,8 @@ class MultiOtsu(Method):
 
     def settled(self, reader: Reader, check: Callable[[], None] = lambda: None) -> MultiOtsu:
         """With the thresholds over all of the scene."""
+        from geoseg.kernels.otsu import multi_otsu
+
         image = Image.of(reader.scene, self.index, method="multi-otsu")
         made = image_histogram(reader, image, check)
         codes = multi_otsu(made.counts, made.binning.centers(), self.classes)
@@ -137,13 +140,13 @@ class MultiOtsu(Method):
 
     def one(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """(class, row, col), every probability 0 or 254."""
-        values = _of(self.image).values(pixels, valid)
+        values = seen(self.image).values(pixels, valid)
         ids = np.searchsorted(np.array(self.thresholds), values, side="left")
         hot = np.arange(self.classes).reshape(-1, 1, 1) == ids
         return np.where(hot, np.uint8(PROBABILITY_MAX), np.uint8(0))
 
     def record(self) -> dict[str, Any]:
-        return {"index": _of(self.image).index, "thresholds": list(self.thresholds)}
+        return {"index": seen(self.image).index, "thresholds": list(self.thresholds)}
 
 
 def graded_threshold(values: NDArray[np.float64], threshold: float, means: tuple[float, float]) -> NDArray[np.uint8]:
@@ -167,9 +170,3 @@ def image_histogram(reader: Reader, image: Image, check: Callable[[], None]) -> 
 
 def _bands(image: Image | None) -> Any:
     return AUTO_BANDS if image is None else bands(image.bands.names)
-
-
-def _of(image: Image | None) -> Image:
-    if image is None:
-        raise ModelError("this method has seen no scene; call its settled(reader) first")
-    return image
