@@ -25,7 +25,7 @@ from geoseg.readers.array import from_array
 from geoseg.recipes import RunOptions
 from geoseg.results import NODATA, PROBABILITY_MAX
 from geoseg.runtime.events import Events
-from geoseg.runtime.runners import Threads
+from geoseg.runtime.runners import Cluster, Runner, Threads
 from geoseg.runtime.workspace import Workspace
 from geoseg.spec import Hysteresis, ModelSpec, bands, classes
 from geoseg.stitch.linking import LabelCandidates, LinkTile, link_items
@@ -124,11 +124,11 @@ def scene() -> Any:
 OPTIONS = {"model": "canny:index=gray", "patch": 96, "workers": 2}
 
 
-def store_of(scene: Any, folder: Path, **options: Any) -> tuple[Any, Workspace, MaskStore]:
-    plan = prepare([scene], RunOptions.checked(**OPTIONS, **options))
+def store_of(scene: Any, folder: Path, runner: Runner | None = None) -> tuple[Any, Workspace, MaskStore]:
+    plan = prepare([scene], RunOptions.checked(**OPTIONS))
     identity, workspace = identify(plan), Workspace(folder)
     workspace.begin(identity, overwrite=False, restart=False)
-    runner = Threads(workers=2)
+    runner = runner or Threads(workers=2)
     store = predict_into_store(plan, workspace, identity, runner, Events())
     return plan, workspace, link_into_store(plan, store, workspace, runner, Events())
 
@@ -181,6 +181,18 @@ def test_a_run_reports_linked_classes_everywhere(scene: Any, tmp_path: Path) -> 
         np.testing.assert_array_equal(raster.read(1), store.classes(plan.grid.extent))
     assert result.record["method"] == plan.model.record()
     assert {"predict", "link"} <= result.record["seconds"].keys()
+
+
+def test_processes_link_as_threads_do(scene: Any, tmp_path: Path) -> None:
+    from distributed import Client, LocalCluster
+
+    plan, _, store = store_of(scene, tmp_path / "threads")
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as workers,
+        Client(workers, set_as_default=False) as client,
+    ):
+        _, _, other = store_of(scene, tmp_path / "processes", runner=Cluster(client=client))
+    np.testing.assert_array_equal(other.probabilities(plan.grid.extent), store.probabilities(plan.grid.extent))
 
 
 def test_what_cannot_link_says_so(scene: Any) -> None:

@@ -24,6 +24,8 @@ Values = NDArray[np.float64]
 LINKED = Hysteresis()
 """Boundary pixels are weak or strong."""
 
+HALF = PROBABILITY_MAX // 2
+
 EDGE_INDEX = "ndvi, gndvi, ndwi, exg, luminance, or a band by name; auto takes what the scene has"
 SIGMA = {"told": "pixels over which is smoothed first (standard deviation); 0 for none", **between(0, 25)}
 LOW = "gradient above which a pixel is a weak edge"
@@ -66,8 +68,9 @@ class Sobel(Method):
     def one(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """(2, row, col) field and boundary."""
         length, known = self.gradient(pixels, valid)
-        share = np.where(known, length / (2 * _number(self.high)), 0.0)
-        return two_classes(np.floor(PROBABILITY_MAX * np.minimum(share, 1.0) + 0.5).astype(np.uint8))
+        share = np.where(known, length / _number(self.high), 0.0)
+        below, above = np.floor(HALF * np.minimum(share, 1)), HALF + 1 + np.floor((HALF - 1) * np.clip(share - 1, 0, 1))
+        return two_classes(np.where(share >= 1, above, below).astype(np.uint8))
 
     def record(self) -> dict[str, Any]:
         return {"index": seen(self.image).index, "sigma": self.sigma, "high": self.high}
@@ -230,7 +233,7 @@ def _limits(model: Canny | Gradient, reader: Reader, check: Callable[[], None]) 
 def _quantiles(
     model: Sobel | Canny | Gradient, reader: Reader, shares: Sequence[float], check: Callable[[], None]
 ) -> list[float]:
-    """Gradients that these shares of the scene's gradients do not exceed; those of 0 do not count."""
+    """Gradients that the others of the scene's gradients reach; those of 0 do not count."""
     holder = model.stack if isinstance(model, Gradient) else model.image
     assert holder is not None
 
@@ -240,7 +243,7 @@ def _quantiles(
 
     positions = holder.bands.positions(reader.scene)
     (made,) = scene_histograms(reader, positions, measure, [Floating()], halo=model.spec.halo, check=check)
-    return [made.quantile(share) or 1.0 for share in shares]
+    return [(made.quantile(share) or (1.0, 1.0))[0] for share in shares]
 
 
 def _ordered(name: str, low: float | None, high: float | None) -> None:

@@ -37,8 +37,8 @@ class RegionGrowing(Method):
     """
 
     bands: str = option("auto", "names of bands, joined by +; auto takes red, green, blue and nir of what there is")
-    radius: int = option(1, "pixels on each side of the square in which homogeneity is measured", **between(1, 50))
-    sigma: float = option(0.0, "pixels over which is smoothed first (standard deviation); 0 for none", **between(0, 25))
+    radius: int = option(2, "pixels on each side of the square in which homogeneity is measured", **between(1, 50))
+    sigma: float = option(1.0, "pixels over which is smoothed first (standard deviation); 0 for none", **between(0, 25))
     seed: float | None = option(None, "heterogeneity up to which a pixel is a seed; auto takes `seeds`")
     limit: float | None = option(None, "heterogeneity up to which a region grows; auto takes `grown`")
     seeds: float = option(0.3, "share of the scene's pixels that are seeds", **between(0, 1))
@@ -78,7 +78,7 @@ class RegionGrowing(Method):
 
         positions = model.stack.bands.positions(reader.scene)
         (made,) = scene_histograms(reader, positions, measure, [Floating()], halo=model.spec.halo, check=check)
-        seed, limit = (max(made.quantile(share) or 0.0, TINY) for share in (self.seeds, self.grown))
+        seed, limit = (max((made.quantile(share) or (0.0, 0.0))[1], TINY) for share in (self.seeds, self.grown))
         return replace(
             model, seed=self.seed or min(seed, self.limit or seed), limit=self.limit or max(limit, self.seed or limit)
         )

@@ -84,7 +84,8 @@ class Floating:
         bits = (values.astype(np.float32) + np.float32(0)).view(np.int32)  # + 0: -0 is 0
         ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # negative floats count downwards
         numbers: NDArray[np.int64] = ordered.astype(np.int64)
-        return (numbers >> 12) + (self.count >> 1)
+        numbers = (numbers >> 12) + (self.count >> 1)
+        return numbers
 
     def upper(self, code: int) -> float:
         return float(self._values(np.array([code]), 0xFFF)[0])
@@ -112,18 +113,13 @@ class Histogram:
         """See Binning.upper()."""
         return self.binning.upper(code)
 
-    def quantile(self, share: float, *, above: float = -np.inf) -> float | None:
-        """The least end of a bin that so large a share of the values above `above` does not exceed; None where there are none.
-
-        `above` is to be the end of a bin.
-        """
-        counts = self.counts if above == -np.inf else self.counts.copy()
-        if above != -np.inf:
-            counts[: int(self.binning.codes(np.array([above]))[0]) + 1] = 0
-        total = np.cumsum(counts)
+    def quantile(self, share: float) -> tuple[float, float] | None:
+        """The ends of the bin in which the value lies that so large a share of all values does not exceed; None for no values."""
+        total = np.cumsum(self.counts)
         if not total[-1]:
             return None
-        return self.upper(int(np.searchsorted(total, max(1, int(np.ceil(share * total[-1]))))))
+        code = int(np.searchsorted(total, max(1, int(np.ceil(share * total[-1])))))
+        return self.upper(max(code - 1, 0)), self.upper(code)
 
     def moments(self, first: int, last: int) -> tuple[float, float]:
         """Mean and variance of the bins from `first` to `last`; (0, 0) where they are empty."""

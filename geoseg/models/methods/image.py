@@ -180,7 +180,7 @@ class Stack:
             return chosen.physical(pixels, valid), valid
 
         made = scene_histograms(reader, positions, measure, binnings, check=check)
-        low, middle, high = ([one.quantile(share) or 0.0 for one in made] for share in (0.1, 0.5, 0.9))
+        low, middle, high = ([(one.quantile(share) or (0.0, 0.0))[1] for one in made] for share in (0.1, 0.5, 0.9))
         spreads = tuple(b - a if b > a else 1.0 for a, b in zip(low, high, strict=True))
         return cls(bands=chosen, spreads=spreads, middles=tuple(middle))
 

@@ -50,7 +50,9 @@ def with_options(name: str, kind: Callable[..., M], text: str) -> M:
     listed = ", ".join(f"{one}={default}" for one, default, _ in described(kind)) or "none"
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, sign, value = (piece.strip() for piece in part.partition("="))
-        if not sign or key not in known:
+        if key in known and not (sign and value):
+            raise ModelError(f"{name}: the option {key!r} needs a value, as in {name}:{key}={_default(known[key])}")
+        if key not in known:
             raise ModelError(f"{name} has no option {key!r}; its options, with their defaults, are {listed}")
         if key in values:
             raise ModelError(f"{name}: the option {key!r} is given twice; leave one out")
