@@ -279,7 +279,7 @@ def _sha256(path: Path) -> str:
 
 
 def _versions() -> dict[str, str]:
-    names = ("numpy", "rasterio", "shapely", "geopandas", "torch", "torchgeo", "openvino", "dask", "zarr")
+    names = ("numpy", "rasterio", "shapely", "geopandas", "torch", "torchgeo", "openvino", "dask", "zarr", "scipy")
     out = {}
     for name in names:
         try:

@@ -345,6 +345,13 @@ def test_a_run_writes_what_it_settled(samples: Path, tmp_path: Path) -> None:
     assert record["counts"]["fields"] > 20
 
 
+def test_lazy_blocks_are_those_of_a_file(samples: Path, tmp_path: Path) -> None:
+    lazy = geoseg.segment(samples / "s2_smallholder.tif", model="otsu", patch=100)
+    segment_file(samples / "s2_smallholder.tif", out=tmp_path / "mask.tif", options=RunOptions(model="otsu"))
+    with rasterio.open(tmp_path / "mask.tif") as raster:
+        np.testing.assert_array_equal(lazy.to_numpy(), raster.read(1))
+
+
 def test_real_imagery(shared: Path, tmp_path: Path) -> None:
     source = shared / "s2-magdeburg" / "stack_rgbn_20210515.tif"
     with rasterio.open(source) as raster:

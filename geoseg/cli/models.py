@@ -62,7 +62,7 @@ def show(name: str, weights: str | None, as_json: bool) -> None:
         ("title", spec.title),
         ("bands", ", ".join(band.name + (" (optional)" if band.optional else "") for band in spec.bands)),
         ("classes", ", ".join(f"{i} {name}" for i, name in enumerate(spec.class_names))),
-        ("resolution", f"{low:g} to {high:g} m, made for {spec.nominal_m:g} m"),
+        ("resolution", "any" if high == float("inf") else f"{low:g} to {high:g} m, made for {spec.nominal_m:g} m"),
         ("scaling", {"scene": "by the whole scene's percentiles", "fixed": f"fixed, {spec.units}"}[spec.scaling]),
         ("patch", f"{spec.patch} px, halo {spec.halo}, stride {spec.stride}"),
         ("licence", spec.licence or "not stated"),

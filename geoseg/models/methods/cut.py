@@ -54,6 +54,10 @@ class GraphCut(Method):
         checked(self, "graph-cut")
 
     @property
+    def libraries(self) -> tuple[str, ...]:
+        return ("scipy", "scikit-image")
+
+    @property
     def spec(self) -> ModelSpec:
         return spec_of(
             "graph-cut", "Least cut of a graph of superpixels", ("background", "field"),

@@ -65,7 +65,8 @@ class Even:
 
     def codes(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
         raw = np.ceil((values - self.low) * (self.count / (self.high - self.low))) - 1
-        return np.clip(raw, 0, self.count - 1).astype(np.int64)
+        numbers: NDArray[np.int64] = np.clip(raw, 0, self.count - 1).astype(np.int64)
+        return numbers
 
     def upper(self, code: int) -> float:
         return self.low + (code + 1) * (self.high - self.low) / self.count
@@ -83,9 +84,7 @@ class Floating:
     def codes(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
         bits = (values.astype(np.float32) + np.float32(0)).view(np.int32)  # + 0: -0 is 0
         ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # negative floats count downwards
-        numbers: NDArray[np.int64] = ordered.astype(np.int64)
-        numbers = (numbers >> 12) + (self.count >> 1)
-        return numbers
+        return (ordered.astype(np.int64) >> 12) + (self.count >> 1)
 
     def upper(self, code: int) -> float:
         return float(self._values(np.array([code]), 0xFFF)[0])

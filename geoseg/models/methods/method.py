@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,9 +32,15 @@ class Method(Protocol):
     def runtime(self) -> str:
         return "numpy"
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Packages whose version may change results."""
+        return ("scipy",)
+
     def fingerprint(self) -> str:
-        """Of options and of what was settled over the scene."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()
+        """Of options, of what was settled over the scene, and of the libraries' versions."""
+        versions = [f"{name} {importlib.metadata.version(name)}" for name in self.libraries]
+        return hashlib.sha256("; ".join([repr(self), *versions]).encode()).hexdigest()
 
     def predict(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """See geoseg.engines.numpy_engine.ArrayModel."""
