@@ -35,8 +35,6 @@ from geoseg.runtime.events import Events
 from geoseg.runtime.runners import Threads
 from geoseg.runtime.workspace import Workspace
 
-BUNDLED = ("fields-rgb", "fields-s2")
-
 HEAD = ("place", "model", "pixel IoU", "object P", "object R", "object F1@.5", "PQ", "true", "found")
 
 
@@ -113,20 +111,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="folder with the datasets")
     parser.add_argument("--only", nargs="*", default=[], help="names of methods and models")
-    parser.add_argument("--side", type=int, default=4096, help="of the scene that speed is measured on")
+    parser.add_argument(
+        "--side", type=int, default=4096, help="of the scene that speed is measured on; 0 to leave it out"
+    )
+    parser.add_argument("--no-scores", action="store_true", help="measure speed only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores here, too")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         rows = []
-        for dataset, model, outcomes in scored(args.data, work, args.only):
+        for dataset, model, outcomes in () if args.no_scores else scored(args.data, work, args.only):
             rows.append(row(dataset, model, outcomes))
             print(" ".join(rows[-1]), flush=True)
         scene, small = work / "scene.tif", work / "small.tif"
-        make_scene(scene, args.side)
-        make_scene(small, 1100)
         speeds: list[Speed] = []
-        for model in (*METHODS, "fields-s2"):
+        if args.side:
+            make_scene(scene, args.side)
+            make_scene(small, 1100)
+        for model in (*METHODS, "fields-s2") if args.side else ():
             if not args.only or model in args.only:
                 speeds.append(speed(model, scene, small, work, args.side))
                 print(speeds[-1], flush=True)

@@ -10,7 +10,7 @@ from typing import Any
 from geoseg.errors import InputError
 from geoseg.grid import TileGrid
 from geoseg.plugins import load_plugin
-from geoseg.protocols import Model, Reader, SceneModel
+from geoseg.protocols import Model, Reader, RecordedModel, SceneModel
 from geoseg.recipes import RunOptions
 from geoseg.results import Lines
 from geoseg.runtime.area import Area, area_of_interest
@@ -103,6 +103,7 @@ def prepare(
         reason = f"model {model.spec.name}, as asked"
     if isinstance(model, SceneModel):
         model = model.settled(reader, check)
+        reason += _told(model)
         if options.overlap and model.spec.reach == "local":
             raise InputError(f"{model.spec.name} is exact at the seams of patches as it is; leave --overlap out")
     spec = model.spec
@@ -133,6 +134,18 @@ def prepare(
         workers=options.workers or _workers(engine.name), pixel_size_m=size if size is not None else spec.nominal_m,
         pixel_size_assumed=size is None,
     )  # fmt: skip
+
+
+def _told(model: Model) -> str:
+    """What a model settled, in a few words."""
+    if not isinstance(model, RecordedModel):
+        return ""
+    told = [
+        f"{name} {value if isinstance(value, str) else format(value, '.4g')}"
+        for name, value in model.record().items()
+        if isinstance(value, str | int | float)
+    ]
+    return f": {', '.join(told)}" if told else ""
 
 
 def _workers(engine: str) -> int:

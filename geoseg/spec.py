@@ -36,11 +36,17 @@ class Channel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hysteresis:
-    """A rule for the second of two classes: its weak pixels count where they are connected to a strong one of the scene.
+    """A rule for one class against another: its weak pixels count where they are connected to a strong one of the scene.
 
     A pixel is strong where the stored probability of the class is at least `high`, weak where it is at least `low` and
-    below `high`. A weak pixel that is connected is raised to `high`, one that is not is lowered to `low` - 1.
+    below `high`. A weak pixel that is connected is raised to `high`, one that is not is lowered to `low` - 1, and
+    the other class has the rest.
     """
+
+    channel: int
+    """Class id."""
+    other: int
+    """Class id, a smaller one: of equals it is first."""
 
     low: int = 128
     """Stored probability; a weak pixel that is lowered below it belongs to the other class."""
@@ -113,8 +119,11 @@ class ModelSpec:
             )
 
         if (rule := self.hysteresis) is not None:
-            if len(self.outputs) != 2 or kinds != [True, True]:
-                raise ModelError(f"model {self.name!r} has hysteresis, which goes with two classes and no other output")
+            if not 0 <= rule.other < rule.channel < len(self.class_names):
+                raise ModelError(
+                    f"model {self.name!r} has hysteresis for class {rule.channel} against {rule.other}; two of its classes "
+                    f"are expected, the smaller id as `other`"
+                )
             if not 128 <= rule.low < rule.high <= 254:
                 raise ModelError(
                     f"model {self.name!r}: hysteresis from {rule.low} to {rule.high}; stored probabilities of 128 to 254 are "

@@ -97,7 +97,7 @@ def test_multi_otsu_is_that_of_the_whole_scene(aerial: Any, name: str, classes: 
     expected = threshold_multiotsu(pixels[0][valid], classes=classes)
     assert model.thresholds == tuple(expected)
     ids = model.one(pixels, valid).argmax(axis=0)
-    np.testing.assert_array_equal(ids[valid], np.digitize(pixels[0][valid], expected, right=True))
+    np.testing.assert_array_equal(ids[valid], 1 + np.digitize(pixels[0][valid], expected, right=True))
 
 
 @given(counts=st.lists(st.integers(0, 9), min_size=1, max_size=11), classes=st.integers(2, 4))
@@ -222,7 +222,7 @@ def test_canny_is_that_of_scikit_image_away_from_the_frame(satellite: Any, tmp_p
         found = raster.read(1)
     rim = filters.gaussian_reach(sigma) + 2
     inner = np.s_[rim:-rim, rim:-rim]
-    np.testing.assert_array_equal(found[inner], np.where(valid, expected, NODATA)[inner])
+    np.testing.assert_array_equal(found[inner], np.where(valid, 1 + expected, NODATA)[inner])
     assert expected[inner].sum() > 5000
 
 
@@ -251,7 +251,7 @@ def test_edges_lie_where_values_change() -> None:
     reader = from_array(pixels, names=["gray"], crs="EPSG:32633", transform=Affine.scale(1, -1))
     for name in ("sobel", "canny", "gradient"):
         model: Any = load(name).settled(reader)  # type: ignore[attr-defined]
-        boundary = model.one(*whole_of(reader, model))[1] > 127
+        boundary = model.one(*whole_of(reader, model))[2] > 127
         assert boundary[:, 19:21].any(axis=1).all()
         assert not boundary[:, :17].any()
         assert not boundary[:, 23:].any()
@@ -268,7 +268,7 @@ def test_a_gradient_of_several_bands_sees_what_one_does_not() -> None:
     pixels[2, :, 40:] = 160  # in nir only
     reader = from_array(pixels, names=["red", "green", "nir"], crs="EPSG:32633", transform=Affine.scale(1, -1))
     model: Any = load("gradient").settled(reader)  # type: ignore[attr-defined]
-    boundary = model.one(*whole_of(reader, model))[1] > 127
+    boundary = model.one(*whole_of(reader, model))[2] > 127
     assert boundary[:, [19, 20, 39, 40]].all()
     one_band: Any = load("gradient:bands=red").settled(reader)  # type: ignore[attr-defined]
     length, _ = one_band.gradient(*whole_of(reader, one_band))

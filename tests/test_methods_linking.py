@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,10 +32,11 @@ from geoseg.runtime.events import Events
 from geoseg.runtime.runners import Cluster, Runner, Threads
 from geoseg.runtime.workspace import Workspace
 from geoseg.spec import Hysteresis, ModelSpec, bands, classes
+from geoseg.stitch.journal import Journal
 from geoseg.stitch.linking import LabelCandidates, LinkTile, link_items
 from geoseg.stitch.store import MaskStore
 
-RULE = Hysteresis()
+RULE = Hysteresis(channel=2, other=1)
 
 
 @dataclass
@@ -47,11 +52,11 @@ class ArrayStore:
 
     @classmethod
     def of(cls, grid: TileGrid, second: NDArray[np.uint8]) -> ArrayStore:
-        both = np.stack([PROBABILITY_MAX - np.minimum(second, PROBABILITY_MAX), second])
+        both = np.stack([np.zeros_like(second), PROBABILITY_MAX - np.minimum(second, PROBABILITY_MAX), second])
         return cls(grid, np.where(second == NODATA, np.uint8(NODATA), both), np.full(grid.shape, NODATA, np.uint8))
 
     def probabilities(self, window: Window) -> NDArray[np.uint8]:
-        return self.held[(slice(None), *window.slices)]
+        return self.held[(slice(None), *window.slices)].copy()
 
     def write(self, tile: Tile, mask: NDArray[np.uint8], probabilities: NDArray[np.uint8]) -> None:
         self.held[(slice(None), *tile.core.slices)] = probabilities
@@ -62,7 +67,7 @@ class ArrayStore:
 
 
 def linked(stored: NDArray[np.uint8], rule: Hysteresis, *, tile: int, phase: tuple[int, int]) -> Any:
-    """Probabilities and classes after the two passes over the tiles of a store that holds `stored` for class 1."""
+    """Probabilities and classes after the two passes over the tiles of a store that holds `stored` for a boundary."""
     grid = TileGrid(shape=stored.shape, phase=phase, patch=tile, halo=0)
     source: Any = ArrayStore.of(grid, stored)
     target: Any = ArrayStore.of(grid, np.full_like(stored, NODATA))
@@ -89,7 +94,7 @@ def arrays(draw: st.DrawFn) -> NDArray[np.uint8]:
 def test_linked_equals_the_whole_array(
     stored: NDArray[np.uint8], tile: int, row: int, col: int, diagonal: bool
 ) -> None:
-    rule = Hysteresis(diagonal=diagonal)
+    rule = replace(RULE, diagonal=diagonal)
     found, mask = linked(stored, rule, tile=tile, phase=(row % tile, col % tile))
     data = stored != NODATA
     labels = label(data & (stored >= rule.low), connectivity=2 if diagonal else 1)
@@ -98,11 +103,12 @@ def test_linked_equals_the_whole_array(
     if not diagonal:
         values = np.where(data, stored, 0).astype(float)
         np.testing.assert_array_equal(expected, apply_hysteresis_threshold(values, rule.low - 0.5, rule.high - 0.5))
-    np.testing.assert_array_equal(mask, np.where(data, expected, NODATA))
-    np.testing.assert_array_equal(found[1][data] > 127, expected[data])
+    np.testing.assert_array_equal(mask, np.where(data, 1 + expected, NODATA))
+    np.testing.assert_array_equal(found[2][data] > 127, expected[data])
     same = data & ((stored < rule.low) | (stored >= rule.high))
-    np.testing.assert_array_equal(found[1][same], stored[same])
-    assert (found[0][data] == 254 - found[1][data]).all()
+    np.testing.assert_array_equal(found[2][same], stored[same])
+    assert (found[1][data] == 254 - found[2][data]).all()
+    assert not found[0][data].any()
     assert (found[:, ~data] == NODATA).all()
 
 
@@ -136,9 +142,9 @@ def store_of(scene: Any, folder: Path, runner: Runner | None = None) -> tuple[An
 def test_linking_goes_on_where_it_ended(scene: Any, tmp_path: Path) -> None:
     plan, workspace, store = store_of(scene, tmp_path)
     whole = store.probabilities(plan.grid.extent)
-    weak = MaskStore(path=workspace.store, grid=plan.grid, channels=2).probabilities(plan.grid.extent)[1]
-    lowered = (weak >= RULE.low) & (weak < RULE.high) & (whole[1] < RULE.low)
-    raised = (weak >= RULE.low) & (weak < RULE.high) & (whole[1] >= RULE.high)
+    weak = MaskStore(path=workspace.store, grid=plan.grid, channels=3).probabilities(plan.grid.extent)[2]
+    lowered = (weak >= RULE.low) & (weak < RULE.high) & (whole[2] < RULE.low)
+    raised = (weak >= RULE.low) & (weak < RULE.high) & (whole[2] >= RULE.high)
     assert lowered.any()
     assert raised.any()
     lost = list(plan.grid)[3:7]
@@ -159,20 +165,64 @@ def test_linking_goes_on_where_it_ended(scene: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(third.probabilities(plan.grid.extent), whole)
 
 
+KILLED = """
+import os, signal, sys
+import geoseg
+from geoseg.runtime.events import Events
+
+class Killer:
+    linked = 0
+    def stage_started(self, name, **_): pass
+    def stage_finished(self, name): pass
+    def note(self, text): pass
+    def stage_advanced(self, name, **_):
+        self.linked += name == "link"
+        if self.linked == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+geoseg.run(sys.argv[1], out=sys.argv[2], 
+    model="canny:index=gray", bands=("gray",), patch=96, workers=2, events=Events((Killer(),)))
+"""
+
+
+def test_a_run_that_is_killed_while_it_links_resumes(scene: Any, tmp_path: Path) -> None:
+    path, out = tmp_path / "scene.tif", tmp_path / "out"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=260, height=300, count=1, dtype="uint8", nodata=0, crs="EPSG:32633",
+        transform=scene.scene.transform,
+    ) as file:  # fmt: skip
+        file.write(scene.pixels)
+        file.descriptions = ("gray",)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path), str(out)], timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    linked = Workspace(out).linked
+    finished = Journal(linked / "journal").finished()
+    assert 4 <= len(finished) < len(TileGrid(shape=(300, 260), phase=(0, 0), patch=96, halo=9))
+    relinked: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        call = LinkTile.__call__
+        patch.setattr(LinkTile, "__call__", lambda task, item: (relinked.append(item.index), call(task, item))[1])
+        resumed = geoseg.run(path, out=out, bands=("gray",), **OPTIONS)
+    assert resumed.resumed
+    assert not finished & set(relinked)
+    whole = geoseg.run(path, out=tmp_path / "whole", bands=("gray",), **OPTIONS)
+    assert {name: told["sha256"] for name, told in resumed.record["outputs"].items()} == {
+        name: told["sha256"] for name, told in whole.record["outputs"].items()
+    }
+
+
 def test_a_run_that_lost_predictions_links_anew(scene: Any, tmp_path: Path) -> None:
     plan, workspace, store = store_of(scene, tmp_path)
     whole = store.probabilities(plan.grid.extent)
-    for path in MaskStore(path=workspace.store, grid=plan.grid, channels=2).chunk_files(list(plan.grid)[4]):
+    for path in MaskStore(path=workspace.store, grid=plan.grid, channels=3).chunk_files(list(plan.grid)[4]):
         path.unlink()
     for tile in plan.grid:  # what was linked before is not believed any more
-        store.write(tile, np.zeros(tile.core.shape, np.uint8), np.zeros((2, *tile.core.shape), np.uint8))
+        store.write(tile, np.zeros(tile.core.shape, np.uint8), np.zeros((3, *tile.core.shape), np.uint8))
     _, _, again = store_of(scene, tmp_path)
     np.testing.assert_array_equal(again.probabilities(plan.grid.extent), whole)
 
 
 def test_a_run_reports_linked_classes_everywhere(scene: Any, tmp_path: Path) -> None:
-    import rasterio
-
     plan, _, store = store_of(scene, tmp_path / "store")
     result = geoseg.run(scene, out=tmp_path / "out", probabilities=True, **OPTIONS)
     with rasterio.open(result.out / "probabilities.tif") as raster:
@@ -200,16 +250,17 @@ def test_what_cannot_link_says_so(scene: Any) -> None:
         geoseg.segment(scene, **OPTIONS)
     with pytest.raises(InputError, match="leave --overlap out"):
         prepare([scene], RunOptions.checked(**OPTIONS, overlap=16))
-    with pytest.raises(ModelError, match="goes with two classes"):
-        ModelSpec(name="x", title="x", bands=bands(("red",)), outputs=classes("a", "field", "c"), hysteresis=RULE)
-    with pytest.raises(ModelError, match="128 to 254 are expected"):
-        ModelSpec(
-            name="x", title="x", bands=bands(("red",)), outputs=classes("a", "field"), hysteresis=Hysteresis(low=100)
-        )
+    for rule, message in (
+        (Hysteresis(channel=1, other=2), "two of its classes are expected"),
+        (Hysteresis(channel=3, other=1), "two of its classes are expected"),
+        (Hysteresis(channel=1, other=0, low=100), "128 to 254 are expected"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            ModelSpec(name="x", title="x", bands=bands(("red",)), outputs=classes("a", "field", "c"), hysteresis=rule)
 
 
 def test_hysteresis_survives_json() -> None:
-    spec = ModelSpec(name="x", title="x", bands=bands(("red",)), outputs=classes("a", "field"), hysteresis=RULE)
+    spec = ModelSpec(name="x", title="x", bands=bands(("red",)), outputs=classes("a", "field", "line"), hysteresis=RULE)
     assert ModelSpec.from_dict(spec.to_dict()) == spec
     plain = ModelSpec(name="x", title="x", bands=bands(("red",)), outputs=classes("a", "field"))
     assert "hysteresis" not in plain.to_dict()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from geoseg.disk import room_for
-from geoseg.grid import Tile, TileGrid, Window
+from geoseg.grid import TileGrid
 from geoseg.kernels.label import roots, unite
 from geoseg.kernels.runs import encode
 from geoseg.results import NODATA, PROBABILITY_MAX
@@ -65,7 +65,7 @@ class LabelCandidates:
     rule: Hysteresis
 
     def __call__(self, index: Index) -> Rim:
-        stored = second_class(self.source, self.source.grid.tile(index).core)
+        stored = self.source.probabilities(self.source.grid.tile(index).core)[self.rule.channel]
         labels, strong = components(stored, self.rule)
         found = _on_rim(labels)
         places = np.zeros(len(strong), np.int32)
@@ -86,13 +86,16 @@ class LinkTile:
     def __call__(self, item: LinkItem) -> TileRecord:
         begun = time.perf_counter()
         tile = self.source.grid.tile(item.index)
-        stored = second_class(self.source, tile.core)
+        every = self.source.probabilities(tile.core)
+        stored, valid = every[self.rule.channel], every[0] != NODATA
         labels, linked = components(stored, self.rule)
         linked[_on_rim(labels)] = item.linked
         decided = settled(stored, linked[labels], self.rule)
-        valid = stored != NODATA
+        every[self.rule.channel][valid] = decided[valid]
+        every[self.rule.other][valid] = PROBABILITY_MAX - decided[valid]
+        mask = np.where(valid, every.argmax(axis=0).astype(np.uint8), np.uint8(NODATA))
         with room_for(self.target.path):
-            self._write(tile, decided, valid)
+            self.target.write(tile, mask, every)
         record = TileRecord(
             index=item.index, valid=int(valid.sum()), patches=0, model_pixels=0,
             write_s=round(time.perf_counter() - begun, 4),
@@ -101,23 +104,12 @@ class LinkTile:
             self.journal.append(record)
         return record
 
-    def _write(self, tile: Tile, decided: NDArray[np.uint8], valid: NDArray[np.bool_]) -> None:
-        both = np.where(valid, np.stack([PROBABILITY_MAX - decided, decided]), np.uint8(NODATA))
-        mask = np.where(valid, (2 * decided.astype(np.int16) > PROBABILITY_MAX).astype(np.uint8), np.uint8(NODATA))
-        self.target.write(tile, mask, both)
-
-
-def second_class(source: MaskStore, window: Window) -> NDArray[np.uint8]:
-    """(row, col) stored probabilities of class 1, 255 where there is no data."""
-    stored: NDArray[np.uint8] = source.probabilities(window)[1]
-    return stored
-
 
 def components(stored: NDArray[np.uint8], rule: Hysteresis) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Connected candidates of an array.
 
     Args:
-        stored: (row, col) stored probabilities, 255 where there is no data.
+        stored: (row, col) stored probabilities of the class, 255 where there is no data.
         rule: says what is weak and strong.
 
     Returns:

@@ -13,7 +13,7 @@ from geoseg.errors import ModelError
 from geoseg.models.methods import filters
 from geoseg.models.methods.histogram import Floating, scene_histograms
 from geoseg.models.methods.image import AUTO_BANDS, Image, Stack, seen
-from geoseg.models.methods.method import Method, spec_of, two_classes
+from geoseg.models.methods.method import Method, spec_of
 from geoseg.models.methods.options import between, checked, option
 from geoseg.protocols import Reader
 from geoseg.results import PROBABILITY_MAX
@@ -21,8 +21,11 @@ from geoseg.spec import Hysteresis, ModelSpec, bands
 
 Values = NDArray[np.float64]
 
-LINKED = Hysteresis()
+LINKED = Hysteresis(channel=2, other=1)
 """Boundary pixels are weak or strong."""
+
+CLASSES = ("background", "field", "boundary")
+"""As in the bundled models: background is what there is none of here."""
 
 HALF = PROBABILITY_MAX // 2
 
@@ -50,7 +53,7 @@ class Sobel(Method):
     @property
     def spec(self) -> ModelSpec:
         halo = filters.gaussian_reach(self.sigma) + 2
-        return spec_of("sobel", "Sobel edges of an index", ("field", "boundary"), bands=_bands(self.image), halo=halo)
+        return spec_of("sobel", "Sobel edges of an index", CLASSES, bands=_bands(self.image), halo=halo)
 
     def settled(self, reader: Reader, check: Callable[[], None] = lambda: None) -> Sobel:
         """With the threshold: as asked, or from all gradients of the scene."""
@@ -66,11 +69,11 @@ class Sobel(Method):
         return found.magnitude, found.known
 
     def one(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """(2, row, col) field and boundary."""
+        """(3, row, col)."""
         length, known = self.gradient(pixels, valid)
         share = np.where(known, length / _number(self.high), 0.0)
         below, above = np.floor(HALF * np.minimum(share, 1)), HALF + 1 + np.floor((HALF - 1) * np.clip(share - 1, 0, 1))
-        return two_classes(np.where(share >= 1, above, below).astype(np.uint8))
+        return field_and_boundary(np.where(share >= 1, above, below).astype(np.uint8))
 
     def record(self) -> dict[str, Any]:
         return {"index": seen(self.image).index, "sigma": self.sigma, "high": self.high}
@@ -98,7 +101,7 @@ class Canny(Method):
     @property
     def spec(self) -> ModelSpec:
         return spec_of(
-            "canny", "Canny edges of an index", ("field", "boundary"), bands=_bands(self.image),
+            "canny", "Canny edges of an index", CLASSES, bands=_bands(self.image),
             halo=filters.gaussian_reach(self.sigma) + 3, hysteresis=LINKED,
         )  # fmt: skip
 
@@ -114,7 +117,7 @@ class Canny(Method):
         return found.magnitude, found.known
 
     def one(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """(2, row, col) field and boundary; weak edges are yet to be linked."""
+        """(3, row, col); weak edges are yet to be linked."""
         from geoseg.kernels.edges import ridges
 
         found, low, high = (
@@ -124,7 +127,7 @@ class Canny(Method):
         )
         stored = graded(np.where(found.known, found.magnitude, 0.0), low, high)
         thin = ridges(found.down, found.right, found.magnitude, low) & found.known
-        return two_classes(np.where(thin, stored, np.minimum(stored, np.uint8(LINKED.low - 1))))
+        return field_and_boundary(np.where(thin, stored, np.minimum(stored, np.uint8(LINKED.low - 1))))
 
     def record(self) -> dict[str, Any]:
         return {"index": seen(self.image).index, "sigma": self.sigma, "low": self.low, "high": self.high}
@@ -153,7 +156,7 @@ class Gradient(Method):
     @property
     def spec(self) -> ModelSpec:
         return spec_of(
-            "gradient", "Edges of several bands together", ("field", "boundary"),
+            "gradient", "Edges of several bands together", CLASSES,
             bands=AUTO_BANDS if self.stack is None else bands(self.stack.bands.names),
             halo=filters.gaussian_reach(self.sigma) + 2, hysteresis=LINKED,
         )  # fmt: skip
@@ -179,9 +182,9 @@ class Gradient(Method):
         return np.where(length <= filters.NOISE * size, 0.0, length), filters.surrounded(valid)
 
     def one(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """(2, row, col) field and boundary; weak edges are yet to be linked."""
+        """(3, row, col); weak edges are yet to be linked."""
         length, known = self.gradient(pixels, valid)
-        return two_classes(graded(np.where(known, length, 0.0), _number(self.low), _number(self.high)))
+        return field_and_boundary(graded(np.where(known, length, 0.0), _number(self.low), _number(self.high)))
 
     def record(self) -> dict[str, Any]:
         told = {} if self.stack is None else self.stack.record()
@@ -205,13 +208,16 @@ def gradient_of(image: Image, pixels: NDArray[Any], valid: NDArray[np.bool_], si
     return Found(down=down, right=right, magnitude=length, known=filters.surrounded(valid))
 
 
+def field_and_boundary(boundary: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(3, row, col) stored probabilities of CLASSES, given those of a boundary."""
+    return np.stack([np.zeros_like(boundary), PROBABILITY_MAX - boundary, boundary])
+
+
 def graded(length: Values, low: float, high: float) -> NDArray[np.uint8]:
     """(row, col) stored probabilities of a boundary: up to 127 below `low`, weak from there, strong from `high` on."""
     weak, strong = LINKED.low, LINKED.high
     below = np.floor((weak - 1) * np.minimum(length / low, 1.0))
-    between_ = weak + np.floor(
-        (strong - 1 - weak) * np.clip((length - low) / max(high - low, np.finfo(float).tiny), 0, 1)
-    )
+    between_ = weak + np.floor((strong - 1 - weak) * np.clip((length - low) / ((high - low) or 1.0), 0, 1))
     above = strong + np.floor((PROBABILITY_MAX - strong) * np.clip(length / high - 1, 0, 1))
     return np.where(length >= high, above, np.where(length >= low, between_, below)).astype(np.uint8)
 

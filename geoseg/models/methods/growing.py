@@ -21,7 +21,7 @@ from geoseg.spec import Hysteresis, ModelSpec, bands
 
 Values = NDArray[np.float64]
 
-GROWN = Hysteresis(diagonal=False)
+GROWN = Hysteresis(channel=1, other=0, diagonal=False)
 """Field pixels are seeds or may be grown over."""
 
 

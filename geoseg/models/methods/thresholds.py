@@ -108,7 +108,10 @@ class Otsu(Method):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MultiOtsu(Method):
-    """Classes between the thresholds that divide the scene's histogram best; one of them is the field class."""
+    """Classes between the thresholds that divide the scene's histogram best; one of them is the field class.
+
+    Class 0 is background, of which there is none: a class's id is its number, 1 for the lowest.
+    """
 
     index: str = option("auto", INDEX)
     classes: int = option(3, "how many classes", check=lambda value: 2 <= value <= 8, expected="2 to 8")
@@ -126,7 +129,7 @@ class MultiOtsu(Method):
     @property
     def spec(self) -> ModelSpec:
         wanted = self.field or self.classes
-        names = tuple("field" if i == wanted else f"level_{i}" for i in range(1, self.classes + 1))
+        names = ("background", *("field" if i == wanted else f"level_{i}" for i in range(1, self.classes + 1)))
         return spec_of("multi-otsu", "Several thresholds of an index", names, bands=_bands(self.image))
 
     def settled(self, reader: Reader, check: Callable[[], None] = lambda: None) -> MultiOtsu:
@@ -141,8 +144,8 @@ class MultiOtsu(Method):
     def one(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """(class, row, col), every probability 0 or 254."""
         values = seen(self.image).values(pixels, valid)
-        ids = np.searchsorted(np.array(self.thresholds), values, side="left")
-        hot = np.arange(self.classes).reshape(-1, 1, 1) == ids
+        ids = 1 + np.searchsorted(np.array(self.thresholds), values, side="left")
+        hot = np.arange(1 + self.classes).reshape(-1, 1, 1) == ids
         return np.where(hot, np.uint8(PROBABILITY_MAX), np.uint8(0))
 
     def record(self) -> dict[str, Any]:
