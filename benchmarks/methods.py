@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,9 +23,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from accuracy import DATA, Outcome, Place, estonia, magdeburg, naip, pooled, run
+from accuracy import DATA, Outcome, Place, estonia, magdeburg, naip, pooled
 from end_to_end import make_scene
 
+import geoseg
+from geoseg.errors import GeosegError
+from geoseg.metrics import evaluate
 from geoseg.metrics.report import number
 from geoseg.models.methods import METHODS
 from geoseg.outputs import identify
@@ -58,7 +62,7 @@ def models_for(place: Place) -> Iterator[str]:
 
 def scored(data: Path, work: Path, only: list[str]) -> Iterator[tuple[str, str, list[Outcome]]]:
     """Dataset, model and outcomes."""
-    for dataset in (naip, estonia, magdeburg):
+    for dataset in (estonia, magdeburg, naip):
         places = [place for place in dataset(data) if all(scene.exists() for scene in place.scenes)]
         for model in models_for(places[0]) if places else ():
             if only and model not in only:
@@ -67,10 +71,24 @@ def scored(data: Path, work: Path, only: list[str]) -> Iterator[tuple[str, str, 
             for place in places:
                 out = work / "run"
                 shutil.rmtree(out, ignore_errors=True)
-                outcome = run(replace(place, model=model), out)
-                outcomes += [outcome] if outcome else []
+                try:
+                    outcomes.append(run_here(replace(place, model=model), out))
+                except GeosegError as error:
+                    print(f"{model} failed on {place.dataset} {place.name}: {error}", file=sys.stderr)
             if outcomes:
                 yield places[0].dataset, model, outcomes
+
+
+def run_here(place: Place, out: Path) -> Outcome:
+    """One place, in this process: imports would take longer than most methods."""
+    names = (name.removeprefix("--").replace("-", "_") for name in place.options[::2])
+    options = dict(zip(names, place.options[1::2], strict=True))
+    begun = time.perf_counter()
+    geoseg.run(*place.scenes, out=out, model=place.model, **options)
+    seconds = time.perf_counter() - begun
+    truth = place.truth()
+    fields, mask = (evaluate(out / name, truth, partial=place.partial) for name in ("fields.gpkg", "mask.tif"))
+    return Outcome(place=place, fields=fields, mask=mask, seconds=seconds)
 
 
 def row(dataset: str, model: str, outcomes: list[Outcome]) -> list[str]:
