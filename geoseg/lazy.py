@@ -54,6 +54,11 @@ def segment(
         raise InputError("max_memory is not kept where Dask decides how much runs at a time; give patch and tile")
     plan = prepare(_sources(scene), asked, model=None if isinstance(model, str) else model)
     spec, grid = plan.model.spec, plan.grid
+    if spec.hysteresis is not None:
+        raise InputError(
+            f"{spec.name} links weak pixels over the whole scene, which blocks that are computed one by one cannot; use "
+            f"geoseg.run() or `geoseg segment`, and open the mask it writes"
+        )
     lead = (len(spec.outputs),) if probabilities else ()
     task = delayed(_block, pure=False)
     # One delayed value for the recipe: the graph carries it once, not once a block.

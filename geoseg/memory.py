@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from geoseg.errors import InputError
 from geoseg.grid import TileGrid
 from geoseg.plan import Plan, streams_of
+from geoseg.protocols import SceneModel
 from geoseg.results import Lines
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,9 @@ FIELD_PIXELS, FIELD_BYTES = 600, 2000
 
 SMOOTH_FIELD_BYTES = 2500
 """What smooth outlines add to that: a vertex for each pixel side, not for each corner."""
+
+METHOD_VALUES, METHOD_BAND_VALUES = 14, 3
+"""float64 values that a method without labels works with for each pixel of a patch, and for each band of it."""
 
 CORNER_BYTES = 4500
 """What is held of a field while its neighbours are simplified: the vertices of its outline, sorted."""
@@ -113,6 +117,8 @@ def estimate(plan: Plan, *, grid: TileGrid, workers: int, values: float | None =
         bands * (scene.dtype.itemsize + 4) + 2 * channels + 2
     )
     tile += grid.tile_size**2 * (3 * channels + 4 + sums)
+    if isinstance(plan.model, SceneModel):
+        tile += 8 * (METHOD_VALUES + METHOD_BAND_VALUES * bands) * grid.patch**2
     pixels = grid.extent.size
     rims = len(grid) * (TILE_BYTES + 4 * grid.tile_size // RIM_PIXELS * RIM_BYTES)
     if plan.options.method(Lines.of(plan.model.spec.outputs)) == "watershed":
@@ -121,12 +127,14 @@ def estimate(plan: Plan, *, grid: TileGrid, workers: int, values: float | None =
     smooth, thin = plan.options.smooth, plan.options.simplify_m > 0
     row = grid.tile_size * grid.extent.width // FIELD_PIXELS * (FIELD_BYTES + smooth * SMOOTH_FIELD_BYTES)
     row += thin * min(len(grid), TILES_SIMPLIFIED) * grid.tile_size**2 // FIELD_PIXELS * CORNER_BYTES
+    stores = 1 + (spec.hysteresis is not None)
     index = pixels // FIELD_PIXELS * INDEX_BYTES * ("fgb" in plan.options.format)
     return Need(
         predict=base + BLOCKS + engine + workers * tile + grid.blend * KEPT_BYTES,
         vectorize=base + BLOCKS + workers * (grid.tile_size + 2) ** 2 * (OUTLINE_BYTES + 2 * channels) + rims + row,
         export=base + BLOCKS + EXPORT + index,
-        disk=int(pixels * (channels + 1) * STORED) + int(pixels * (channels * plan.options.probabilities + 0.6)),
+        disk=int(stores * pixels * (channels + 1) * STORED)
+        + int(pixels * (channels * plan.options.probabilities + 0.6)),
     )
 
 

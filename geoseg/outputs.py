@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import ModelError
 from geoseg.plan import Plan
-from geoseg.protocols import int8_network
+from geoseg.protocols import RecordedModel, int8_network
 from geoseg.recipes import RunOptions
 from geoseg.results import PROBABILITY_MAX
 from geoseg.runtime.events import Events
@@ -233,6 +233,7 @@ def _record(
         **_eight_bits(plan, engines),
         "reproducible": len(engines) <= 1 and not any(tile.degraded for tile in tiles),
         "model": {"name": spec.name, "reason": plan.reason, "classes": list(spec.class_names), "licence": spec.licence},
+        **({"method": plan.model.record()} if isinstance(plan.model, RecordedModel) else {}),
         "options": plan.options.model_dump(mode="json"),
         "counts": {
             "fields": len(fields),
@@ -286,7 +287,7 @@ def _sha256(path: Path) -> str:
 
 
 def _versions() -> dict[str, str]:
-    names = ("numpy", "rasterio", "shapely", "geopandas", "torch", "torchgeo", "openvino", "dask", "zarr")
+    names = ("numpy", "rasterio", "shapely", "geopandas", "torch", "torchgeo", "openvino", "dask", "zarr", "scipy")
     out = {}
     for name in names:
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.delineation import check_fields, delineate
+from geoseg.disk import room_for
 from geoseg.errors import InputError, RunError
 from geoseg.memory import within_memory
 from geoseg.outputs import Result, Stages, finished_result, identify, make_outputs, write_rasters
@@ -77,7 +78,7 @@ def run(
     begun = time.time()
     with signals_set(stop):
         with stages.timed("prepare"):
-            plan = within_memory(prepare(scenes, options, model=model), clustered=clustered)
+            plan = within_memory(prepare(scenes, options, model=model, check=stop.check), clustered=clustered)
             identity = identify(plan)
             lines = Lines.of(plan.model.spec.outputs)
             check_fields(options, lines, plan.grid, plan.reader.scene, pixel_size_m=plan.pixel_size_m, measured=True)
@@ -94,6 +95,8 @@ def run(
             resumed = workspace.begin(identity, overwrite=overwrite, restart=restart)
             with stages.timed("predict"):
                 store = predict_into_store(plan, workspace, identity, runner, events)
+            with stages.timed("link"):
+                store = link_into_store(plan, store, workspace, runner, events)
             with stages.timed("vectorize"):
                 fields = delineate(
                     store, plan.reader, wanted=[plan.field_class], class_names=plan.model.spec.class_names,
@@ -126,7 +129,7 @@ def segment_file(
     _refuse_existing(target, overwrite=overwrite)
     clustered = client is not None or options.scheduler is not None
     with signals_set(stop):
-        plan = within_memory(prepare(scenes, options), clustered=clustered)
+        plan = within_memory(prepare(scenes, options, check=stop.check), clustered=clustered)
         events.note(plan.reason)
         identity = identify(plan)
         workspace = Workspace.beside(target)
@@ -136,6 +139,7 @@ def segment_file(
         ):
             workspace.begin(identity, overwrite=False, restart=restart)
             store = predict_into_store(plan, workspace, identity, runner, events)
+            store = link_into_store(plan, store, workspace, runner, events)
             stop.check()
             made = write_rasters(plan, store, workspace.making, identity, probabilities=options.probabilities)
             wanted = "probabilities" if options.probabilities else "mask"
@@ -286,8 +290,9 @@ def predict_into_store(
         reader=plan.reader, predictor=predictor, store=store, journal=journal, clip=plan.area,
         engine=None if mixed else engine, run=identity.digest,
     )  # fmt: skip
-    if missing:  # polygons of an earlier try may rest on tiles that have been lost since
-        shutil.rmtree(workspace.fields, ignore_errors=True)
+    if missing:  # what came after it in an earlier try may rest on tiles that have been lost since
+        for folder in (workspace.linked, workspace.fields):
+            shutil.rmtree(folder, ignore_errors=True)
     events.stage_started("predict", total=len(plan.grid), done=len(plan.grid) - len(missing))
 
     def done(record: TileRecord) -> None:
@@ -310,6 +315,38 @@ def predict_into_store(
     if any(record.degraded for record in journal.records()):
         events.note("memory ran short: part of it was predicted another way, and may differ in places from other runs")
     return store
+
+
+def link_into_store(plan: Plan, store: MaskStore, workspace: Workspace, runner: Runner, events: Events) -> MaskStore:
+    """Settles weak pixels over the whole scene, in a store of its own; the given one for models that have none."""
+    rule = plan.model.spec.hysteresis
+    if rule is None:
+        return store
+    from geoseg.stitch.linking import LabelCandidates, LinkTile, Rim, link_items
+
+    target = MaskStore(path=workspace.linked / "store", grid=store.grid, channels=store.channels, lines=store.lines)
+    with room_for(target.path):
+        target.create()
+    journal, grid = Journal(workspace.linked / "journal"), plan.grid
+    finished = journal.finished()
+    missing = [tile.index for tile in grid if tile.index not in finished or not target.holds(tile)]
+    if missing:  # polygons of an earlier try may rest on tiles that have been lost since
+        shutil.rmtree(workspace.fields, ignore_errors=True)
+        rims: dict[tuple[int, int], Rim] = {}
+        tiles = mapped(runner, events)
+
+        def keep(rim: Rim) -> None:
+            rims[rim.index] = rim
+
+        tiles(
+            LabelCandidates(source=store, rule=rule), (tile.index for tile in grid),
+            done=keep, stage="label", total=len(grid),
+        )  # fmt: skip
+        tiles(
+            LinkTile(source=store, target=target, rule=rule, journal=journal), link_items(grid, rims, rule, missing),
+            done=lambda _: None, stage="link", total=len(grid), finished=len(grid) - len(missing),
+        )  # fmt: skip
+    return target
 
 
 def _strip(plan: Plan) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from geoseg.errors import InputError
 from geoseg.grid import TileGrid
 from geoseg.plugins import load_plugin
-from geoseg.protocols import Model, Reader
+from geoseg.protocols import Model, Reader, RecordedModel, SceneModel
 from geoseg.recipes import RunOptions
 from geoseg.results import Lines
 from geoseg.runtime.area import Area, area_of_interest
@@ -77,10 +77,13 @@ def check_lonlat(scene: Scene) -> None:
         )
 
 
-def prepare(scenes: Sequence[Any], options: RunOptions, *, model: Model | None = None) -> Plan:
+def prepare(
+    scenes: Sequence[Any], options: RunOptions, *, model: Model | None = None, check: Callable[[], None] = lambda: None
+) -> Plan:
     """Opens the scene, finds model and engine, checks that they fit, and lays the grid.
 
-    A Reader in place of file names is taken as it is, and so is a Model object.
+    A Reader in place of file names is taken as it is, and so is a Model object. A method that must see the whole scene first does
+    so here; `check` is called meanwhile and raises where the run is to end.
     """
     from geoseg.engines import choose_engine
     from geoseg.models import check_fit, choose, input_scaling, load, resolution_problem
@@ -106,6 +109,11 @@ def prepare(scenes: Sequence[Any], options: RunOptions, *, model: Model | None =
     else:
         model = load(options.model, weights=options.weights, trust=options.trust_checkpoint)
         reason = f"model {model.spec.name}, as asked"
+    if isinstance(model, SceneModel):
+        model = model.settled(reader, check)
+        reason += _told(model)
+        if options.overlap and model.spec.reach == "local":
+            raise InputError(f"{model.spec.name} is exact at the seams of patches as it is; leave --overlap out")
     spec = model.spec
     check_fit(reader.scene, spec, allow_resample=options.resample)
     spec.class_id(options.field_class or spec.field_class)
@@ -139,6 +147,18 @@ def prepare(scenes: Sequence[Any], options: RunOptions, *, model: Model | None =
 def streams_of(grid: TileGrid, workers: int) -> int:
     """Patches that so many workers predict at a time."""
     return max(1, min(workers, MOST_STREAMS, len(grid)))
+
+
+def _told(model: Model) -> str:
+    """What a model settled, in a few words."""
+    if not isinstance(model, RecordedModel):
+        return ""
+    told = [
+        f"{name} {value if isinstance(value, str) else format(value, '.4g')}"
+        for name, value in model.record().items()
+        if isinstance(value, str | int | float)
+    ]
+    return f": {', '.join(told)}" if told else ""
 
 
 def _workers(engine: str) -> int:

@@ -57,6 +57,28 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class SceneModel(Model, Protocol):
+    """A model that must see the whole scene before its first tile: a threshold over the scene, statistics of its bands."""
+
+    def settled(self, reader: Reader, check: Callable[[], None] = lambda: None) -> Model:
+        """The model with the numbers that it took from the scene, which are part of its fingerprint.
+
+        They depend on the scene alone, not on area, tiles or workers. `check` is called now and then and raises where
+        the run is to end. Raises ModelError where the scene has not what the model needs.
+        """
+        ...
+
+
+@runtime_checkable
+class RecordedModel(Model, Protocol):
+    """A model that has something to say in run.json."""
+
+    def record(self) -> dict[str, Any]:
+        """What it computed with, as JSON values."""
+        ...
+
+
+@runtime_checkable
 class TorchModel(Model, Protocol):
     """A model of torch.
 

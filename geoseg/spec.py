@@ -35,6 +35,27 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hysteresis:
+    """A rule for one class against another: its weak pixels count where they are connected to a strong one of the scene.
+
+    A pixel is strong where the stored probability of the class is at least `high`, weak where it is at least `low` and
+    below `high`. A weak pixel that is connected is raised to `high`, one that is not is lowered to `low` - 1, and
+    the other class has the rest.
+    """
+
+    channel: int
+    """Class id."""
+    other: int
+    """Class id, a smaller one: of equals it is first."""
+
+    low: int = 128
+    """Stored probability; a weak pixel that is lowered below it belongs to the other class."""
+    high: int = 191
+    diagonal: bool = True
+    """Whether pixels that touch at a corner are connected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     name: str
     title: str
@@ -72,6 +93,8 @@ class ModelSpec:
     weights_sha256: str = ""
     """Hash of the weight file, empty for models without weights."""
     trained_on: str = ""
+    hysteresis: Hysteresis | None = None
+    """What is settled over the whole scene after all tiles are predicted; None for models that say all in their tiles."""
 
     def __post_init__(self) -> None:
         if not self.bands or not self.outputs:
@@ -95,6 +118,18 @@ class ModelSpec:
                 f"but its classes are {', '.join(self.class_names)}; correct its spec"
             )
 
+        if (rule := self.hysteresis) is not None:
+            if not 0 <= rule.other < rule.channel < len(self.class_names):
+                raise ModelError(
+                    f"model {self.name!r} has hysteresis for class {rule.channel} against {rule.other}; two of its classes "
+                    f"are expected, the smaller id as `other`"
+                )
+            if not 128 <= rule.low < rule.high <= 254:
+                raise ModelError(
+                    f"model {self.name!r}: hysteresis from {rule.low} to {rule.high}; stored probabilities of 128 to 254 are "
+                    f"expected, the lower one first"
+                )
+
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(channel.name for channel in self.outputs if channel.kind == "class")
@@ -112,7 +147,10 @@ class ModelSpec:
         raise ModelError(f"model {self.name!r} has no class {name_or_id!r}; it has {', '.join(self.class_names)}")
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        values = asdict(self)
+        if self.hysteresis is None:  # as it was before there was such an entry: fingerprints are made of it
+            del values["hysteresis"]
+        return values
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
@@ -130,6 +168,8 @@ class ModelSpec:
         try:
             values["bands"] = tuple(BandSpec(**band) for band in values["bands"])
             values["outputs"] = tuple(Channel(**channel) for channel in values["outputs"])
+            if values.get("hysteresis") is not None:
+                values["hysteresis"] = Hysteresis(**values["hysteresis"])
             if "resolution_m" in values:
                 low, high = values["resolution_m"]
                 values["resolution_m"] = (float(low), float(high))

@@ -29,6 +29,7 @@ def show(name: str, weights: str | None, as_json: bool, stac: bool, no_card: boo
         _show_network(NETWORKS[name])
         return
     from geoseg.models import load
+    from geoseg.models.methods import is_method, method_options
 
     model = load(name, weights=weights)
     if stac:
@@ -50,6 +51,11 @@ def show(name: str, weights: str | None, as_json: bool, stac: bool, no_card: boo
     width = max(len(label) for label, _ in rows)
     for label, value in rows:
         click.echo(f"{label:<{width}} {value}")
+    if is_method(name):
+        chosen = method_options(name)
+        click.echo(f"\noptions, as in --model {model.spec.name}:{chosen[0][0]}={chosen[0][1]}")
+        for option, default, told in chosen:
+            click.echo(f"  {option:<10} {told}  [{default}]")
     if folder is not None and not no_card:
         _show_card(folder)
 
@@ -175,7 +181,7 @@ def _rows(model: Model) -> list[tuple[str, str]]:
         ("title", spec.title),
         ("bands", ", ".join(band.name + (" (optional)" if band.optional else "") for band in spec.bands)),
         ("classes", ", ".join(f"{i} {name}" for i, name in enumerate(spec.class_names))),
-        ("resolution", f"{low:g} to {high:g} m, made for {spec.nominal_m:g} m"),
+        ("resolution", "any" if high == float("inf") else f"{low:g} to {high:g} m, made for {spec.nominal_m:g} m"),
         ("scaling", {"scene": "by the whole scene's percentiles", "fixed": f"fixed, {spec.units}"}[spec.scaling]),
         ("patch", f"{spec.patch} px, halo {spec.halo}, stride {spec.stride}"),
         ("licence", spec.licence or "not stated"),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 LABELS = {
     "predict": "predicting",
+    "label": "finding weak parts",
+    "link": "linking them",
     "components": "joining fields",
     "outlines": "tracing outlines",
     "export": "writing files",

@@ -15,6 +15,7 @@ from geoseg.models.catalogue import NETWORKS, NetworkKind
 from geoseg.models.exported import RUNTIMES as EXPORTED
 from geoseg.models.exported import ExportedModel
 from geoseg.models.fit import band_index, band_problem, resolution_problem
+from geoseg.models.methods import METHODS, is_method, method
 from geoseg.plugins import load_plugin, plugins
 from geoseg.protocols import Model
 from geoseg.scene import Scene
@@ -24,7 +25,7 @@ BUNDLED = Path(__file__).parent / "bundled"
 NAMED_PREFIX = "Unet_Weights."
 CHECKPOINT_SUFFIXES = (".ckpt",)
 
-Source = Literal["bundled", "plugin", "network", "torchgeo"]
+Source = Literal["bundled", "method", "plugin", "network", "torchgeo"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,7 @@ class ModelInfo:
 def available(*, torchgeo: bool = False) -> list[ModelInfo]:
     """All models that have a name. torchgeo's named weights only where asked for: listing them imports torchgeo."""
     infos = [_info(name, "bundled", lambda name=name: bundled(name)) for name in bundled_names()]  # type: ignore[misc]
+    infos += [_info(name, "method", lambda name=name: method(name)) for name in METHODS]  # type: ignore[misc]
     infos += [_info(name, "plugin", lambda name=name: _plugin(name)) for name in plugins("models")]  # type: ignore[misc]
     infos += [ModelInfo(name=kind.name, source="network", spec=None, about=_about(kind)) for kind in NETWORKS.values()]
     if torchgeo:
@@ -60,6 +62,8 @@ def available(*, torchgeo: bool = False) -> list[ModelInfo]:
 
 def load(name_or_path: str | Path, *, weights: Path | str | None = None, trust: bool = False) -> Model:
     """The model behind a name, a folder with a spec.json, a .ckpt, .onnx, .xml or .pt2 file, or `Unet_Weights.NAME`.
+
+    A method without labels takes options after its name: `otsu:index=ndvi`.
 
     `weights` is a local file for torchgeo's named weights; `trust` lets a checkpoint execute what it contains.
     Raises ModelError; unknown names list the known ones.
@@ -75,6 +79,8 @@ def load(name_or_path: str | Path, *, weights: Path | str | None = None, trust: 
         )
     if text in bundled_names():
         return bundled(text)
+    if is_method(text):
+        return method(text)
     if text in plugins("models"):
         return _plugin(text)
     path = Path(name_or_path).absolute()  # workers elsewhere have another current directory
@@ -178,7 +184,7 @@ def _unknown(text: str, path: Path) -> str:
         )
     if path.suffix or len(path.parts) > 1:
         return f"there is no model file or folder {text}; check the path"
-    known = [*bundled_names(), *plugins("models")]
+    known = [*bundled_names(), *METHODS, *plugins("models")]
     near = difflib.get_close_matches(text, [*known, *NETWORKS], n=1, cutoff=0.7)
     hint = f"; did you mean {near[0]!r}" if near else ""
     return (
