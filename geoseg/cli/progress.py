@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LABELS = {
+    "train": "training",
     "predict": "predicting",
     "components": "joining fields",
     "outlines": "tracing outlines",
