@@ -138,6 +138,7 @@ def score_holdout(
         "partial": partial,
         "true": scores.objects.true,
         "found": scores.objects.predicted,
+        "matched": scores.objects.matched[0],
         "f1": scores.objects.f1,
         "mean_f1": scores.objects.mean_f1,
         "pq": scores.objects.pq,

@@ -22,6 +22,9 @@ LABELS = {
     "export": "writing files",
 }
 
+UNITS = {"train": "steps"}
+"""What a stage counts, where it is not tiles."""
+
 
 @dataclass(slots=True)
 class Stage:
@@ -46,7 +49,7 @@ class Lines:
     def stage_started(self, name: str, *, total: int, done: int) -> None:
         self.stages[name] = Stage(total, done)
         if done and not self.quiet:
-            self._say(f"{LABELS.get(name, name)}: {done} of {total} tiles were finished before")
+            self._say(f"{LABELS.get(name, name)}: {done} of {total} {UNITS.get(name, 'tiles')} were finished before")
 
     def stage_advanced(self, name: str, *, units: int, pixels: int) -> None:
         stage = self.stages[name]

@@ -84,12 +84,13 @@ def open_scenes(recipe: TrainRecipe, spec: ModelSpec, *, folder: Path) -> list[L
     opened = [_open(entry, recipe, spec, folder=folder) for entry in recipe.scenes]
     seen: dict[str, SceneEntry] = {}
     for one in opened:
-        other = seen.setdefault(one.reader.content_hash(), one.entry)
-        if other is not one.entry:
-            raise InputError(
-                f"{one.scene.name} is given twice (as {other.images[0]} and {one.entry.images[0]}): the same pixels would be "
-                f"counted twice, or learnt from and scored; leave one out"
-            )
+        for key in (one.reader.content_hash(), *(str((folder / name).resolve()) for name in one.entry.images)):
+            other = seen.setdefault(key, one.entry)
+            if other is not one.entry:
+                raise InputError(
+                    f"{one.scene.name} is given twice (as {other.images[0]} and {one.entry.images[0]}): the same pixels "
+                    f"would be counted twice, or learnt from and scored; leave one out"
+                )
     return opened
 
 
