@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the NAIP images and their fields")
     parser.add_argument("--kinds", default="fine-tuned,scratch,fields-rgb", help="which, with commas")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=30, help="of 10 steps of 8 chips")
+    parser.add_argument("--epochs", type=int, default=20, help="of 10 steps of 8 chips")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores here, too")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep the models here")
     args = parser.parse_args()
@@ -116,8 +116,8 @@ def main() -> None:
         raise SystemExit(f"no data in {args.data}")
     begun, scores = time.perf_counter(), []
     with tempfile.TemporaryDirectory() as temporary:
-        for kind in args.kinds.split(","):
-            for seed in range(args.seeds):
+        for seed in range(args.seeds):
+            for kind in args.kinds.split(","):
                 one = score(kind, seed=seed, epochs=args.epochs, data=args.data, work=args.work or Path(temporary))
                 print(
                     f"{kind} {seed}: F1 {one['f1']:.3f}, pixel IoU {one['pixel_iou']:.3f}, validation {one['val_miou']:.3f}, "

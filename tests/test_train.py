@@ -191,7 +191,7 @@ def test_a_distance_is_learnt_in_place_of_boundaries(samples: Path, tmp_path: Pa
     assert [(one.name, one.kind) for one in spec.outputs] == [
         ("background", "class"), ("field", "class"), ("distance", "distance"),
     ]  # fmt: skip
-    result = run(samples / "s2_smallholder.tif", out=tmp_path / "run", model=str(tmp_path / "out"))
+    result = run(samples / "s2_smallholder.tif", out=tmp_path / "run", model=str(tmp_path / "out"), engine="torch")
     assert result.record["options"]["instances"] == "auto"
 
 
