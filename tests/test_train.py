@@ -93,7 +93,7 @@ def test_a_training_makes_a_model_that_runs(samples: Path, undisturbed: Path, tm
     )
 
 
-@pytest.mark.parametrize(("moment", "step"), [("step", 5), ("keep", 6)])
+@pytest.mark.parametrize(("moment", "step"), [("step", 5), pytest.param("keep", 6, marks=pytest.mark.slow)])
 def test_a_killed_training_ends_with_the_weights_of_the_undisturbed_one(
     samples: Path, undisturbed: Path, tmp_path: Path, moment: str, step: int
 ) -> None:

@@ -95,7 +95,7 @@ def test_no_pixel_that_is_learnt_from_lies_in_the_guard_band(
     marked = scene(near)
     augment = Augment(brightness=0, contrast=0, colour=0, noise=0, zoom=4 if strong else 1.25, translate=0.5)
     chips = TrainingChips(Scenes([marked]), division, augment, (), seed)
-    augmentation = Augmentation(augment, limit=None, seed=seed)
+    augmentation = Augmentation(augment, seed=seed)
     for step in range(6):
         drawn = [chips[step, k] for k in range(4)]
         batch = augmentation({name: torch.stack([one[name] for one in drawn]) for name in drawn[0]})

@@ -18,9 +18,9 @@ from geoseg.training.targets import IGNORE
 class Augmentation(nn.Module):
     """Turns, moves and recolours a batch. What comes in from beyond a chip is unknown (255) and zeros, as without data."""
 
-    def __init__(self, augment: Augment, *, limit: float | None, seed: int) -> None:
+    def __init__(self, augment: Augment, *, seed: int) -> None:
         super().__init__()
-        self.limit, self.seed = limit, seed
+        self.seed = seed
         shape, light = _of_shape(augment), _of_light(augment)
         self.shape = K.AugmentationSequential(
             *shape, data_keys=["input", "mask"], extra_args={DataKey.MASK: {"resample": "nearest", "align_corners": None}}
@@ -31,7 +31,8 @@ class Augmentation(nn.Module):
     def forward(self, batch: Item) -> Item:
         """`image` (batch, channel, row, col), `mask` (batch, row, col), `distance` alike; and the `step`."""
         batch = dict(batch)
-        with torch.random.fork_rng(devices=[]):
+        device = batch["image"].device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(_mixed(self.seed, int(batch["step"][0])))
             if self.shape is not None:
                 batch = self._moved(batch, self.shape)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from geoseg.errors import InputError
 from geoseg.grid import Window
-from geoseg.models.fit import band_index, band_problem
+from geoseg.models.fit import band_problem
 from geoseg.models.scaling import input_scaling
 from geoseg.protocols import Reader
 from geoseg.readers import open_scene, resampled
@@ -191,7 +191,3 @@ def _scaled(stored: NDArray[Any], valid: NDArray[np.bool_], scaling: InputScalin
 def optional_channels(spec: ModelSpec) -> tuple[int, ...]:
     """Input channels that may be missing."""
     return tuple(i for i, band in enumerate(spec.bands) if band.optional)
-
-
-def has_bands(scene: Scene, names: Sequence[str]) -> bool:
-    return set(names) <= set(band_index(scene))

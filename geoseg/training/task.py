@@ -46,7 +46,7 @@ class TrainingTask(SemanticSegmentationTask):
         super().__init__(
             num_classes=self.classes, in_channels=len(spec.bands), ignore_index=IGNORE, lr=recipe.schedule.learning_rate
         )
-        self.augmentation = Augmentation(recipe.augment, limit=spec.clip, seed=recipe.seed)
+        self.augmentation = Augmentation(recipe.augment, seed=recipe.seed)
         self.average: dict[str, Tensor] = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.best: dict[str, Tensor] | None = None
         self.best_epoch = -1
@@ -166,7 +166,7 @@ class TrainingTask(SemanticSegmentationTask):
         self.average, self.best = told["average"], told["best"]
         self.best_epoch, self.history = int(told["best_epoch"]), list(told["history"])
 
-    def on_fit_start(self) -> None:
+    def on_train_start(self) -> None:
         for state in (self.average, self.best or {}):
             for name, value in state.items():
                 state[name] = value.to(self.device)
