@@ -170,14 +170,14 @@ def load_recipe(name_or_path: str) -> dict[str, Any]:
 
 
 def recipe_names() -> dict[str, Any]:
-    """Recipes that ship with geoseg, by name."""
+    """Recipes of runs that ship with geoseg, by name; those of `geoseg train` are for copying."""
     shipped = resources.files("geoseg") / "pipelines"
     if not shipped.is_dir():  # a checkout: the recipes lie beside the package
         shipped = resources.files("geoseg") / ".." / "pipelines"
     if not shipped.is_dir():
         return {}
     files = sorted((file for file in shipped.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
-    return {file.name.removesuffix(".yaml"): file for file in files}
+    return {file.name.removesuffix(".yaml"): file for file in files if not file.name.startswith("train_")}
 
 
 def _told(error: ValidationError, subject: str, *, dashes: bool = True) -> str:

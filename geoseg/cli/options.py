@@ -31,7 +31,7 @@ def model_options(command: Any) -> Any:
     """Which model, on what."""
     return _stacked(
         command,
-        click.option("--model", help="Name, method (otsu:index=ndvi), folder or file (.ckpt, .onnx, ...); default: one that fits."),
+        click.option("--model", help="Name, method (otsu:index=ndvi), folder or file; default: the bundled model that fits."),
         click.option("--weights", help="Local weight file of a named model."),
         click.option("--trust-checkpoint", is_flag=True, help="Load a checkpoint that can execute code."),
         click.option("--aoi", help="Area of interest: a vector file, or west,south,east,north in degrees."),

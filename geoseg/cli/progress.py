@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LABELS = {
+    "train": "training",
     "predict": "predicting",
     "label": "finding weak parts",
     "link": "linking them",
@@ -22,6 +23,9 @@ LABELS = {
     "outlines": "tracing outlines",
     "export": "writing files",
 }
+
+UNITS = {"train": "steps"}
+"""What a stage counts, where it is not tiles."""
 
 
 @dataclass(slots=True)
@@ -47,7 +51,7 @@ class Lines:
     def stage_started(self, name: str, *, total: int, done: int) -> None:
         self.stages[name] = Stage(total, done)
         if done and not self.quiet:
-            self._say(f"{LABELS.get(name, name)}: {done} of {total} tiles were finished before")
+            self._say(f"{LABELS.get(name, name)}: {done} of {total} {UNITS.get(name, 'tiles')} were finished before")
 
     def stage_advanced(self, name: str, *, units: int, pixels: int) -> None:
         stage = self.stages[name]

@@ -93,12 +93,12 @@ class Workspace:
 
     @property
     def _tiles(self) -> Path:
-        return self.partial / str(_read_json(self.partial / "identity.json").get(BEGUN, "tiles"))
+        return self.partial / str(read_json(self.partial / "identity.json").get(BEGUN, "tiles"))
 
     def settled(self, find: Callable[[], str]) -> str:
         """What `find` gave when these tiles were begun: a choice that might come out otherwise the next time."""
         path = self._tiles / "settled.json"
-        known = _read_json(path).get("precision")
+        known = read_json(path).get("precision")
         if known is None:
             known = find()
             with room_for(path.parent):
@@ -144,7 +144,7 @@ class Workspace:
     def finished(self) -> dict[str, Any] | None:
         """The record of a finished run; None where there is none, {} where it cannot be read."""
         path = self.out / "run.json"
-        return _read_json(path) if path.exists() else None
+        return read_json(path) if path.exists() else None
 
     def begin(self, identity: Identity, *, overwrite: bool, restart: bool) -> bool:
         """Prepares the directory; True if an earlier try of the same run goes on.
@@ -161,7 +161,7 @@ class Workspace:
                 f"choose another -o, or --overwrite to add to it"
             )
         try:
-            there = {} if restart else _read_json(self.partial / "identity.json")
+            there = {} if restart else read_json(self.partial / "identity.json")
             begun = str(there.pop(BEGUN, uuid.uuid4().hex[:12]))
             goes_on = bool(there) and identity.same_store(there)
             if there and not goes_on and not overwrite:
@@ -196,7 +196,7 @@ class Workspace:
         replaces = self.partial / "replaces.json"
         try:
             # What an earlier run wrote must still be known if this is interrupted after its record is gone.
-            old = {**_read_json(replaces), **(self.finished() or {}).get("outputs", {})}
+            old = {**read_json(replaces), **(self.finished() or {}).get("outputs", {})}
             write_json(replaces, old)
             (self.out / "run.json").unlink(missing_ok=True)
             for file in files:
@@ -242,7 +242,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a file; {} where it is missing or broken."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

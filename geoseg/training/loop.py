@@ -42,11 +42,16 @@ class Schedule:
     """Seconds between checkpoints."""
 
     def rate_at(self, step: int) -> float:
-        """The learning rate of a step: up in a straight line, down as half a cosine."""
-        warm = max(1, self.steps // 10)
-        if step < warm:
-            return self.learning_rate * (step + 1) / warm
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
+        """The learning rate of a step, see `one_cycle`."""
+        return self.learning_rate * one_cycle(step, self.steps)
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """The share of the peak rate at a step: up in a straight line over a tenth, down as half a cosine."""
+    warm = max(1, steps // 10)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 def train(
@@ -79,7 +84,7 @@ def train(
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
-        _update(average, network, keep=min(schedule.averaging, step / (step + 10)))
+        follow(average, network, keep=min(schedule.averaging, step / (step + 10)))
         losses.append(loss.item())
         if (step + 1) % 50 == 0:
             logger.info("step %d of %d: loss %.4f", step + 1, schedule.steps, float(np.mean(losses[-50:])))
@@ -121,7 +126,8 @@ def _batch(source: Source, schedule: Schedule, step: int) -> tuple[Tensor, Tenso
     return pixels, target
 
 
-def _update(average: dict[str, Tensor], network: nn.Module, *, keep: float) -> None:
+def follow(average: dict[str, Tensor], network: nn.Module, *, keep: float) -> None:
+    """Moves averaged weights towards the network's: `keep` of them stays."""
     with torch.no_grad():
         for name, value in network.state_dict().items():
             if value.is_floating_point():

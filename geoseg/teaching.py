@@ -1,0 +1,189 @@
+"""geoseg train: a recipe in, a packaged model out, scored on what was held out through the whole of a run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import shapely
+
+from geoseg.disk import room_for
+from geoseg.errors import RunError
+from geoseg.metrics import evaluate
+from geoseg.models.bundle import SPEC, WEIGHTS
+from geoseg.pipeline import run
+from geoseg.runtime.events import Events
+from geoseg.runtime.stop import Stop, signals_set
+from geoseg.runtime.workspace import Identity, Workspace, read_json, write_json
+from geoseg.training.bundle import write_bundle
+from geoseg.training.card import card, final_spec, training_record
+from geoseg.training.curves import draw_curves
+from geoseg.training.labels import PolygonLabels
+from geoseg.training.preparation import Preparation, prepare_training
+from geoseg.training.recipe import TrainRecipe
+from geoseg.training.scenes import LabelledScene
+from geoseg.training.session import fit
+
+RECORD, CARD = "training.json", "card.md"
+PACKAGE = (WEIGHTS, CARD, "curves.png", RECORD, SPEC)
+"""In the order of their move into OUT: a folder with a spec.json holds a whole model."""
+
+WRITTEN = (*PACKAGE, "metrics.csv", "tensorboard")
+"""All that a training leaves in OUT."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taught:
+    """A packaged model: `geoseg run --model OUT` takes it."""
+
+    out: Path
+    record: Mapping[str, Any]
+    """What training.json holds."""
+
+
+def train(
+    recipe: TrainRecipe,
+    *,
+    out: str | Path,
+    folder: str | Path = ".",
+    restart: bool = False,
+    events: Events | None = None,
+) -> Taught:
+    """Trains a model and packages it in `out`; the same call again resumes.
+
+    Args:
+        recipe: what to train, on what.
+        out: folder of the packaged model.
+        folder: what the recipe's paths are relative to.
+        restart: begin anew, and replace what is in `out` of another training.
+        events: listeners for progress.
+
+    Raises:
+        GeosegError: one clear sentence on what was found, expected, and what to do. Interrupted after Ctrl-C.
+    """
+    events, stop, begun = events or Events(), Stop(), time.time()
+    workspace = Workspace(Path(out).absolute())
+    with signals_set(stop):
+        made = prepare_training(recipe, folder=Path(folder))
+        for note in made.notes:
+            events.note(note)
+        with workspace.locked():
+            if (done := _begin(workspace, made, restart=restart)) is not None:
+                events.note(f"{out} already holds this model; nothing to do (--restart trains it anew)")
+                return Taught(out=Path(out), record=done)
+            task, data = made.task(), made.data()
+            trained = fit(task, data, recipe, folder=workspace.partial, public=workspace.out, events=events, stop=stop)
+            stop.check()
+            package = workspace.making
+            spec = final_spec(made)
+            with room_for(package):
+                write_bundle(trained.state, spec, package)
+                draw_curves(trained.history, package / "curves.png", title=recipe.name, kept=trained.epoch)
+                seconds = time.time() - begun
+                scores = [
+                    score_holdout(
+                        one,
+                        package,
+                        folder=Path(folder),
+                        field_class=spec.field_class,
+                        work=workspace.partial,
+                        events=events,
+                    )
+                    for one in made.scenes
+                    if one.entry.holdout
+                ]
+                record = training_record(made, trained, scores, seconds=seconds)
+                write_json(package / RECORD, record)
+                (package / CARD).write_text(card(spec, record), encoding="utf-8")
+                for name in PACKAGE:
+                    os.replace(package / name, workspace.out / name)
+            workspace.clear()
+    return Taught(out=Path(out), record=record)
+
+
+def score_holdout(
+    one: LabelledScene, package: Path, *, folder: Path, field_class: str, work: Path, events: Events
+) -> dict[str, Any]:
+    """A held out scene through the whole of a run with the packaged model, and its scores.
+
+    `folder` is what the scene's paths are relative to, `work` holds the run while it is under way.
+    """
+    entry, out = one.entry, work / "holdout"
+    shutil.rmtree(out, ignore_errors=True)
+    events.note(f"scoring {one.scene.name}, which was held out")
+    run(one.reader, out=out, model=str(package), resample=True)
+    partial = entry.partial or entry.labelled_area is not None
+    options: dict[str, Any] = {"partial": partial, "bootstrap": 0}
+    truth: Any = folder / entry.labels
+    if isinstance(one.labels, PolygonLabels):
+        truth = _in_place(one, one.labels)
+    elif entry.instances:
+        options["truth_instances"] = True
+    else:
+        options["truth_class"] = (entry.values or {}).get(field_class, 1)
+    scores, mask = (evaluate(out / name, truth, **options) for name in ("fields.gpkg", "mask.tif"))
+    shutil.rmtree(out, ignore_errors=True)
+    return {
+        "scene": one.scene.name,
+        "partial": partial,
+        "true": scores.objects.true,
+        "found": scores.objects.predicted,
+        "matched": scores.objects.matched[0],
+        "f1": scores.objects.f1,
+        "mean_f1": scores.objects.mean_f1,
+        "pq": scores.objects.pq,
+        "pixel_iou": mask.pixels.field_scores.iou,
+        "pixel_recall": mask.pixels.field_scores.recall,
+    }
+
+
+def _in_place(one: LabelledScene, labels: PolygonLabels) -> gpd.GeoDataFrame:
+    """The polygons in the scene's own coordinates."""
+    a, b, c, d, e, f = tuple(one.scene.transform)[:6]
+
+    def placed(pixels: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        col, row = pixels[:, 0], pixels[:, 1]
+        return np.stack([a * col + b * row + c, d * col + e * row + f], axis=1)
+
+    return gpd.GeoDataFrame(geometry=shapely.transform(labels.parcels, placed), crs=one.scene.crs)
+
+
+def _begin(workspace: Workspace, made: Preparation, *, restart: bool) -> dict[str, Any] | None:
+    """Prepares OUT; the record of the same training where it is finished. RunError where OUT holds something else."""
+    out, partial = workspace.out, workspace.partial
+    identity = Identity(values=made.identity())
+    if restart:
+        workspace.clear()
+        for name in WRITTEN:
+            path = out / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    record, there = read_json(out / RECORD), read_json(partial / "identity.json")
+    for found, what in (
+        (record.get("identity"), "a model of another training"),
+        (there, "another training, unfinished"),
+    ):
+        if found and Identity(values=found).digest != identity.digest:
+            raise RunError(
+                f"{out} holds {what} ({identity.differences(found)}); choose another -o, or --restart to replace it"
+            )
+    if record and (out / SPEC).is_file() and (out / WEIGHTS).is_file():
+        workspace.clear()
+        return record
+    strangers = [path.name for path in out.iterdir() if not path.name.startswith(".") and path.name not in WRITTEN]
+    if strangers and not there:
+        raise RunError(f"{out} exists and holds other files ({', '.join(sorted(strangers)[:3])}); choose another -o")
+    with room_for(partial):
+        shutil.rmtree(workspace.making, ignore_errors=True)
+        workspace.making.mkdir(parents=True)
+        write_json(partial / "identity.json", dict(identity.values))
+    return None
