@@ -77,7 +77,7 @@ def identify(plan: Plan) -> Identity:
         values={
             "scene": plan.reader.content_hash(),
             "model": {"name": plan.model.spec.name, "fingerprint": plan.model.fingerprint()},
-            "engine": {"name": plan.engine, "precision": plan.predictor.precision, **_asked_int8(plan)},
+            "engine": {"name": plan.engine, "precision": plan.predictor.precision, **_asked(plan)},
             "grid": {
                 "patch": grid.patch,
                 "halo": grid.halo,
@@ -99,10 +99,11 @@ def identify(plan: Plan) -> Identity:
     )
 
 
-def _asked_int8(plan: Plan) -> dict[str, str]:
-    """Which network in 8 bits a run is to use that asks for one."""
+def _asked(plan: Plan) -> dict[str, str]:
+    """Of runs that ask for it: which network in 8 bits, and test-time augmentation."""
     found = int8_network(plan.model) if plan.predictor.precision == "int8" else None
-    return {} if found is None else {"int8": found.sha256}
+    asked = {} if found is None else {"int8": found.sha256}
+    return asked if plan.options.tta == "none" else asked | {"tta": plan.options.tta}
 
 
 def finished_result(workspace: Workspace, identity: Identity, options: RunOptions) -> Result | None:

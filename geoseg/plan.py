@@ -131,7 +131,11 @@ def prepare(
     area = area_of_interest(options.aoi, reader.scene) if options.aoi else None
     engine = choose_engine(model, name=options.engine, precision=options.precision)
     predictor = Predictor(
-        model=model, scaling=input_scaling(reader, spec), engine=options.engine, precision=options.precision
+        model=model,
+        scaling=input_scaling(reader, spec),
+        engine=options.engine,
+        precision=options.precision,
+        turned=options.tta == "d4",
     )
     grid = TileGrid.fit(
         reader.scene, spec, patch=options.patch, overlap=options.overlap, k=options.tile or 1,

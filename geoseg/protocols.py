@@ -133,11 +133,15 @@ def int8_network(model: Model) -> Int8Network | None:
 class Segmenter(Protocol):
     """A model on an engine."""
 
-    fingerprint: str
-    """Engine, version, precision, hardware and batch shape: equal fingerprints give equal bytes."""
+    @property
+    def fingerprint(self) -> str:
+        """Engine, version, precision, hardware and batch shape: equal fingerprints give equal bytes."""
+        ...
 
-    degraded: bool
-    """True once it had to step down (a smaller batch, the CPU) for want of memory; its fingerprint says to what."""
+    @property
+    def degraded(self) -> bool:
+        """True once it had to step down (a smaller batch, the CPU) for want of memory; its fingerprint says to what."""
+        ...
 
     def predict(self, batch: Batch) -> NDArray[np.uint8]:
         """(patch, output, row, col) probabilities as floor(254 p + .5). Validity is applied by the caller."""

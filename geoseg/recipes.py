@@ -51,6 +51,8 @@ class RunOptions(BaseModel):
     """Bring the scene to the model's nominal resolution where it lies outside its range."""
     engine: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    tta: Literal["none", "d4"] = "none"
+    """Test-time augmentation: `d4` predicts each patch in eight positions and takes the mean. Decides the result."""
     patch: int | None = Field(default=None, gt=0)
     """Side in pixels of what the model sees; decides the result. None takes the model's."""
     overlap: int = Field(default=0, ge=0)

@@ -40,6 +40,10 @@ def model_options(command: Any) -> Any:
         ),
         click.option("--engine", help="auto, openvino, torch, or another that is installed.", default="auto"),
         click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "int8"]), default="auto"),
+        click.option(
+            "--tta", type=click.Choice(["none", "d4"]), default="none",
+            help="d4: the mean over eight turned and mirrored positions of each patch, in eight times the time.",
+        ),
         click.option("--patch", type=int, help="Side in pixels of what the model sees; decides the result."),
         click.option("--overlap", type=int, help="Pixels over which patches are blended; decides the result.  [default: 0]"),
         click.option("--tile", type=int, help="Patches along a tile's side; never decides the result."),

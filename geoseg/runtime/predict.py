@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from geoseg.disk import room_for
 from geoseg.engines.batches import MOST
+from geoseg.engines.turned import TurnedSegmenter
 from geoseg.errors import GeosegError, RunError
 from geoseg.grid import Patch, Tile, TileGrid, Window
 from geoseg.kernels.blend import add_weighted, hann_weights, weighted_means
@@ -44,19 +45,30 @@ class Predictor:
     precision: str
     streams: int = 1
     """Threads that predict at a time, see choose_engine()."""
+    turned: bool = False
+    """Whether each patch is predicted in eight positions."""
     like: str | None = None
     """Fingerprint of the engine of an earlier try, see choose_engine()."""
 
     def segmenter(self) -> Segmenter:
         from geoseg.engines import choose_engine
 
-        key = (self.model.fingerprint(), self.scaling, self.engine, self.precision, self.streams, self.like)
+        key = (
+            self.model.fingerprint(),
+            self.scaling,
+            self.engine,
+            self.precision,
+            self.streams,
+            self.turned,
+            self.like,
+        )
         with _build_lock:
             if key not in _segmenters:
                 _segmenters.clear()  # one model a process: activations are what fills memory
-                _segmenters[key] = choose_engine(
+                built = choose_engine(
                     self.model, name=self.engine, precision=self.precision, like=self.like, streams=self.streams
                 ).build(self.model, self.scaling, precision=self.precision, threads=None)
+                _segmenters[key] = TurnedSegmenter(built) if self.turned else built
             return _segmenters[key]
 
 
