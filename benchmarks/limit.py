@@ -7,7 +7,8 @@ same network as torchgeo's named weights, which enlarge every patch twice before
 `fields-s2` is bundled. The scenes are those of end_to_end.py, for the U-Nets with a second date made of the first.
 
 Every measure is a process of its own, and they take turns, so that noise hits all alike:
-    forward   the engine of the run on the very patches of the run, pixels in memory, every shape compiled before it is timed
+    forward   the engine of the run on the very patches of the run, from as many threads, pixels in memory, every shape
+              compiled before it is timed
     decode    every tile's window through the run's reader, with the run's number of threads
     warm      segment_file() for the second time in a process, after a small scene; every call loads and compiles the model
     process   `python -m geoseg segment` as a user starts it, from the start of Python to its end
@@ -28,7 +29,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -139,18 +141,19 @@ def forward(job: Job) -> dict[str, Any]:
     plan = job.plan
     batches = Recorder(plan).batches
     begun = time.perf_counter()
-    segmenter = settled_predictor(plan).segmenter()
+    segmenter = replace(settled_predictor(plan), streams=plan.streams).segmenter()
     build, seconds, compiling = time.perf_counter() - begun, 0.0, 0.0
     shapes = sorted({batch.pixels.shape for batch in batches})
     for shape in shapes:  # an engine keeps a few shapes only, so each is compiled and timed before the next
         same = [batch for batch in batches if batch.pixels.shape == shape]
-        stamps = [time.perf_counter()]
-        for batch in [same[0], *same]:
-            segmenter.predict(batch)
-            stamps.append(time.perf_counter())
+        with ThreadPoolExecutor(plan.streams) as pool:
+            stamps = [time.perf_counter()]
+            for some in ([same[0]] * plan.streams, same):
+                list(pool.map(segmenter.predict, some))
+                stamps.append(time.perf_counter())
         spent = np.diff(stamps)
-        seconds += float(spent[1:].sum())
-        compiling += max(0.0, float(spent[0] - np.median(spent[1:])))
+        seconds += float(spent[1])
+        compiling += max(0.0, float(spent[0] - spent[1] / len(same) * plan.streams))
     pixels, extent = sum(batch.valid.size for batch in batches), plan.grid.extent
     scene = f"{extent.width} x {extent.height} x {shapes[0][1]} {batches[0].pixels.dtype}"
     return {
