@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import json
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -25,7 +26,7 @@ from geoseg.models.exported import ExportedModel, exported_sha256, spec_path
 from geoseg.models.mlm import stac_item
 from geoseg.models.package import MULTIHASH_SHA256
 from geoseg.protocols import Model, TorchModel
-from geoseg.spec import ModelSpec
+from geoseg.spec import ModelSpec, json_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,7 +39,9 @@ AGREEMENT = 0.999
 
 
 def export_model(model: Model, path: Path, *, to: str) -> ExportedModel:
-    """Writes `path` and its .spec.json, runs the file on noise of another size than it was made with, and opens it.
+    """Writes `path` and its .spec.json and opens it, after a run on noise of another size than it was made with.
+
+    An export that fails leaves what was there as it was.
 
     Args:
         model: one that runs on torch.
@@ -64,27 +67,30 @@ def export_model(model: Model, path: Path, *, to: str) -> ExportedModel:
     network, spec = cast(TorchModel, model).network(), model.spec
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _quiet():
-            WRITERS[to](network, spec, path)
-    except ModelError:
-        raise
+        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            part = Path(folder) / path.name
+            try:
+                with _quiet():
+                    WRITERS[to](network, spec, part)
+            except (ModelError, OSError):
+                raise
+            except Exception as error:  # exporters raise whatever they like
+                raise ModelError(
+                    f"the network of {spec.name!r} cannot be exported to {to} ({reason_of(error)}); try another of "
+                    f"{', '.join(SUFFIXES)}"
+                ) from error
+            _write_spec(model, part, to)
+            share = agreement(network, ExportedModel.open(part))
+            if share < AGREEMENT:
+                raise ModelError(
+                    f"{path.name} would say something else than the network of {spec.name!r} on {1 - share:.1%} of pixels and "
+                    f"was not kept; export to another of {', '.join(SUFFIXES)}"
+                )
+            for file in Path(folder).iterdir():
+                os.replace(file, path.with_name(file.name))
     except OSError as error:
         raise ModelError(f"{path} cannot be written ({error.strerror or error}); choose another place") from error
-    except Exception as error:  # exporters raise whatever they like
-        raise ModelError(
-            f"the network of {spec.name!r} cannot be exported to {to} ({reason_of(error)}); try another of {', '.join(SUFFIXES)}"
-        ) from error
-    _write_spec(model, path, to)
-    made = ExportedModel.open(path)
-    share = agreement(network, made)
-    if share < AGREEMENT:
-        path.unlink()
-        spec_path(path).unlink()
-        raise ModelError(
-            f"{path.name} would say something else than the network of {spec.name!r} on {1 - share:.1%} of pixels and was "
-            f"removed; export to another of {', '.join(SUFFIXES)}"
-        )
-    return made
+    return ExportedModel.open(path)
 
 
 def agreement(network: nn.Module, made: ExportedModel) -> float:
@@ -208,7 +214,7 @@ def _write_spec(model: Model, path: Path, to: str) -> None:
     }
     item = stac_item(replace(model.spec, weights_sha256=""), asset=asset, framework=FRAMEWORKS[to])
     with replacing(spec_path(path)) as file:
-        file.write((json.dumps({**spec.to_dict(), "mlm": item}, indent=2, sort_keys=True) + "\n").encode())
+        file.write(json_text({**spec.to_dict(), "mlm": item}).encode())
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -107,6 +108,8 @@ class ModelSpec:
             )
         if self.patch <= 2 * self.halo:
             raise ModelError(f"model {self.name!r}: patch {self.patch} leaves nothing inside a halo of {self.halo}")
+        if self.upsample < 1:
+            raise ModelError(f"model {self.name!r}: upsample is {self.upsample}, expected 1 or more; correct its spec")
         if any(band.std <= 0 for band in self.bands):
             raise ModelError(f"model {self.name!r} has a band whose std is not above 0; correct its spec")
         kinds = [channel.kind == "class" for channel in self.outputs]
@@ -153,7 +156,7 @@ class ModelSpec:
         return values
 
     def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        return json_text(self.to_dict())
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> ModelSpec:
@@ -173,11 +176,28 @@ class ModelSpec:
             if "resolution_m" in values:
                 low, high = values["resolution_m"]
                 values["resolution_m"] = (float(low), float(high))
+            _check_kinds(values)
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 f"model spec is incomplete or malformed ({error}); compare it with `geoseg models show`"
             ) from error
+
+
+def _check_kinds(values: Mapping[str, Any]) -> None:
+    for name in ("patch", "halo", "stride", "upsample"):
+        if not isinstance(values.get(name, 0), int):
+            raise TypeError(f"{name} is {values[name]!r}, expected a whole number")
+    if not isinstance(values.get("weights_sha256", ""), str):
+        raise TypeError(f"weights_sha256 is {values['weights_sha256']!r}, expected a text")
+    if not isinstance(values.get("architecture", {}), Mapping):
+        raise TypeError(f"architecture is {values['architecture']!r}, expected an object")
+
+
+def json_text(values: Mapping[str, Any]) -> str:
+    """JSON, a line an entry. It has no infinity, and 1e999 is read as one by all."""
+    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+    return re.sub(r"(?m)^(\s*)Infinity$", r"\g<1>1e999", text)
 
 
 def classes(*names: str) -> tuple[Channel, ...]:

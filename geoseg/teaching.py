@@ -31,6 +31,7 @@ from geoseg.training.preparation import Preparation, prepare_training
 from geoseg.training.recipe import TrainRecipe
 from geoseg.training.scenes import LabelledScene
 from geoseg.training.session import fit
+from geoseg.training.start import parent_of
 
 RECORD, CARD = "training.json", "card.md"
 PACKAGE = (WEIGHTS, CARD, "curves.png", RECORD, SPEC)
@@ -73,6 +74,8 @@ def train(
     """
     events, stop, begun = events or Events(), Stop(), time.time()
     workspace = Workspace(Path(out).absolute())
+    if recipe.from_ and Path(parent_of(recipe.from_, Path(folder))).resolve() == workspace.out.resolve():
+        raise RunError(f"{out} is the model to go on from, which would be replaced; choose another -o")
     with signals_set(stop):
         made = prepare_training(recipe, folder=Path(folder))
         for note in made.notes:
@@ -162,6 +165,12 @@ def _begin(workspace: Workspace, made: Preparation, *, restart: bool) -> dict[st
     """Prepares OUT; the record of the same training where it is finished. RunError where OUT holds something else."""
     out, partial = workspace.out, workspace.partial
     identity = Identity(values=made.identity())
+    strangers = [path.name for path in out.iterdir() if not path.name.startswith(".") and path.name not in WRITTEN]
+    begun = not restart and bool(read_json(partial / "identity.json"))
+    if not restart and not begun and (out / SPEC).is_file() and not read_json(out / RECORD):
+        strangers.append(SPEC)  # a model that no training made
+    if strangers and not begun:  # before anything is taken away
+        raise RunError(f"{out} exists and holds other files ({', '.join(sorted(strangers)[:3])}); choose another -o")
     if restart:
         workspace.clear()
         for name in WRITTEN:
@@ -179,9 +188,6 @@ def _begin(workspace: Workspace, made: Preparation, *, restart: bool) -> dict[st
     if record and (out / SPEC).is_file() and (out / WEIGHTS).is_file():
         workspace.clear()
         return record
-    strangers = [path.name for path in out.iterdir() if not path.name.startswith(".") and path.name not in WRITTEN]
-    if strangers and not there:
-        raise RunError(f"{out} exists and holds other files ({', '.join(sorted(strangers)[:3])}); choose another -o")
     with room_for(partial):
         shutil.rmtree(workspace.making, ignore_errors=True)
         workspace.making.mkdir(parents=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,6 +25,7 @@ from geoseg.engines.batches import MOST
 from geoseg.engines.footprint import values_a_pixel, working_bytes
 from geoseg.engines.ladder import Footing, LadderSegmenter, Rung, rungs, short_of_memory
 from geoseg.engines.numpy_engine import NumpyEngine
+from geoseg.engines.openvino_engine import CompiledNetwork
 from geoseg.engines.torch_engine import TorchEngine, most_patches
 from geoseg.errors import EngineMemoryError
 from geoseg.results import Batch, InputScaling
@@ -259,3 +262,32 @@ def test_engines_in_a_small_address_space_step_down_and_end_in_the_error(engine:
     assert child.returncode == 0, child.stderr
     assert "/batch1" in child.stdout
     assert "too little memory for 1 patch at a time on cpu, of 6000 x 6000 pixels" in child.stdout
+
+
+def test_streams_that_run_short_together_are_tried_one_at_a_time() -> None:
+    """Each fails as long as another one is under way; nobody gives up because another has made room already."""
+    together, running = threading.Barrier(4, timeout=30), threading.Semaphore(1)
+    failed: list[bool] = []
+
+    class Cramped(CompiledNetwork):
+        def __init__(self) -> None:
+            self._lock, self._retrying = threading.Lock(), threading.Lock()
+            self._compiled = OrderedDict({(16, 16): None})  # type: ignore[dict-item]
+
+        def _infer(self, pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+            if not hasattr(mine, "failed"):
+                mine.failed = True
+                together.wait()
+                failed.append(True)
+                raise MemoryError("the first time")
+            if not running.acquire(blocking=False):
+                raise MemoryError("side by side")
+            time.sleep(0.01)
+            running.release()
+            return np.zeros((1, 2, 16, 16), np.uint8)
+
+    mine, network, batch = threading.local(), Cramped(), batch_of(1)
+    with ThreadPoolExecutor(4) as pool:
+        made = [pool.submit(network.forward, batch.pixels.astype(np.float32), batch.valid[:, None]) for _ in range(4)]
+        assert all(each.result().shape == (1, 2, 16, 16) for each in made)
+    assert len(failed) == 4

@@ -161,12 +161,15 @@ def test_what_cannot_be_exported_is_said(enlarging: Any, tmp_path: Path, monkeyp
         export_model(load(tmp_path / "m.pt2"), tmp_path / "m.onnx", to="onnx")
     with pytest.raises(ModelError, match="cannot be read by torch"):
         load(tmp_path / "m.pt2").network()  # type: ignore[attr-defined]
+    export_model(enlarging, tmp_path / "m.xml", to="openvino")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {"m.xml", "m.bin", "m.xml.spec.json"} < before.keys()
     monkeypatch.setattr("geoseg.exportation.agreement", lambda *_: 0.5)
     with pytest.raises(
-        ModelError, match=r"would say something else than the network .* on 50\.0% of pixels and was removed"
+        ModelError, match=r"would say something else than the network .* on 50\.0% of pixels and was not kept"
     ):
         export_model(enlarging, tmp_path / "m.xml", to="openvino")
-    assert not (tmp_path / "m.xml").exists()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before, "an earlier export stays"
 
 
 def test_an_exported_model_travels_as_a_recipe(enlarging: Any, tmp_path: Path) -> None:

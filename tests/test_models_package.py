@@ -107,6 +107,33 @@ def test_a_package_holds_what_was_written(tmp_path: Path) -> None:
     assert (tmp_path / "card.md").read_text() == "# one\n\nA card of its own.\n"
     json.loads((tmp_path / "spec.json").read_text(), parse_constant=pytest.fail)
     assert load(tmp_path).spec.resolution_m == (0, float("inf"))
+    shown = json.loads(models("show", tmp_path, "--json"), parse_constant=pytest.fail)
+    assert ModelSpec.from_dict(shown) == load(tmp_path).spec
+
+
+def test_a_package_written_anew_keeps_nothing_of_the_old_weights(copy: Path) -> None:
+    layer = torch.nn.Conv2d(4, 3, 3)
+    write_package(layer.state_dict(), load(copy).spec, copy)
+    assert [each.name for each in verify_package(copy)] == ["weights.safetensors"]
+    (copy / "card.md").write_bytes(b"\xff")
+    with pytest.raises(ModelError, match=r"card\.md cannot be read"):
+        models("show", copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"patch": "abc"}, "patch is 'abc', expected a whole number"),
+        ({"weights_sha256": 5}, "weights_sha256 is 5, expected a text"),
+        ({"architecture": "unet"}, "architecture is 'unet', expected an object"),
+        ({"upsample": 0}, "upsample is 0, expected 1 or more"),
+    ],
+)
+def test_a_spec_with_a_wrong_entry_names_it(copy: Path, change: dict[str, Any], says: str) -> None:
+    record = json.loads((copy / "spec.json").read_text())
+    (copy / "spec.json").write_text(json.dumps(record | change))
+    with pytest.raises(ModelError, match=says):
+        load(copy)
 
 
 def test_damage_is_found_and_named(copy: Path) -> None:

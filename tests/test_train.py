@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from safetensors.torch import load_file
 from geoseg.cli.train import command
 from geoseg.errors import GeosegError, InputError, Interrupted, ModelError, RunError
 from geoseg.models import load
+from geoseg.models.networks import build_network
+from geoseg.models.registry import BUNDLED
 from geoseg.pipeline import run
 from geoseg.runtime.events import Events
 from geoseg.spec import ModelSpec, bands, classes
@@ -225,6 +228,53 @@ def test_a_model_to_go_on_from_gives_bands_and_scaling(samples: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("network", "stride", "entries"),
+    [
+        ({"type": "pspnet"}, 8, {"encoder": "resnet34", "psp_channels": 512}),
+        ({"type": "upernet", "encoder": "resnet18", "decoder_channels": 64}, 32, {"decoder_channels": 64}),
+        ({"type": "unet", "decoder_channels": [32, 16, 8]}, 8, {"decoder_channels": [32, 16, 8]}),
+    ],
+)
+def test_any_network_of_the_suite_can_be_trained(
+    samples: Path, network: dict[str, Any], stride: int, entries: dict[str, Any]
+) -> None:
+    spec = starting_point(tiny(samples, network=network)).spec
+    assert spec.stride == stride
+    assert entries.items() <= spec.architecture.items()
+
+
+def test_networks_say_what_they_cannot_be_built_of() -> None:
+    with pytest.raises(ModelError, match=r"network 'unet' cannot be built of .*'abc'.*geoseg models show unet"):
+        build_network({"type": "unet", "encoder": "resnet18", "decoder_channels": "abc"}, channels=3, outputs=2)
+
+
+def test_the_model_to_go_on_from_lies_beside_the_recipe_and_is_not_overwritten(
+    samples: Path, undisturbed: Path
+) -> None:
+    onward = tiny(samples, network=None, **{"from": undisturbed.name})
+    assert starting_point(onward, folder=undisturbed.parent).parent == load(undisturbed).spec
+    before = (undisturbed / "weights.safetensors").read_bytes()
+    with pytest.raises(RunError, match="is the model to go on from"):
+        train(onward, out=undisturbed, folder=undisturbed.parent, restart=True)
+    assert (undisturbed / "weights.safetensors").read_bytes() == before
+
+
+def test_conditions_select_among_the_polygons_of_geoparquet(samples: Path, tmp_path: Path) -> None:
+    frame = gpd.read_file(samples / "s2_smallholder_truth.gpkg").assign(crop="none")
+    frame.loc[:99, "crop"] = "rye"
+    frame.to_parquet(tmp_path / "fields.pq")
+
+    def made(where: str) -> Any:
+        scene = entry(samples, "s2_smallholder", labels=str(tmp_path / "fields.pq"), where=where)
+        return prepare_training(tiny(samples, scenes=[scene]), folder=Path())
+
+    assert made("crop != 'none'").scenes[0].labels.fields == 100
+    for where in ("crop <> 'none'", "kind == 3", "((("):
+        with pytest.raises(InputError, match=r"`where: .* cannot be used .* the columns are id, geometry, crop"):
+            made(where)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"nme": "x"}, "entry 'nme' is not known; known there: name, title"),
@@ -236,6 +286,10 @@ def test_a_model_to_go_on_from_gives_bands_and_scaling(samples: Path) -> None:
         ({"split": {"by": "scene"}}, "needs two scenes"),
         ({"patch": 256}, "no chip of 256 pixels to learn from is left"),
         ({"network": {"type": "unett"}}, "network.type 'unett' is not known; known:"),
+        ({"network": {"type": ["unet"]}}, "network.type ['unet'] is not known; known:"),
+        ({"network": {"type": "unet", "decoder": 1}}, "network 'unet' has no setting 'decoder'"),
+        ({"bands": "red,nir,red?"}, "are no different names"),
+        ({"loss": {"class_weights": [1, 1, -1]}}, "numbers of 0 and more are expected"),
         ({"bands": "red,swir"}, "has the bands red, green, blue, nir, and the model needs swir too"),
         ({"network": None, "from": "fields-s3"}, "no model 'fields-s3'"),
         ({"targets": {"classes": ["background", "field", "road", "boundary"]}}, "the class road occurs nowhere"),
@@ -266,9 +320,13 @@ def test_the_command_checks_changes_and_refuses(samples: Path, tmp_path: Path) -
     assert isinstance(missing.exception, InputError)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    (tmp_path / "mine" / "card.md").write_text("an invitation")
     with pytest.raises(RunError, match=r"holds other files \(thesis.txt\)"):
         train(tiny(samples), out=tmp_path / "mine", restart=True)
-    assert (tmp_path / "mine" / "thesis.txt").exists()
+    assert {path.name for path in (tmp_path / "mine").glob("[!.]*")} == {"thesis.txt", "card.md"}
+    shutil.copytree(BUNDLED / "fields-s2", tmp_path / "other", ignore=shutil.ignore_patterns("int8*"))
+    with pytest.raises(RunError, match=r"holds other files \(spec.json\)"):
+        train(tiny(samples), out=tmp_path / "other")
 
 
 def test_the_shipped_recipe_fits_the_sample_tiles(samples: Path) -> None:

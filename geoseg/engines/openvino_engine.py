@@ -111,16 +111,20 @@ class CompiledNetwork:
         self._shape = openvino.PartialShape
         self._compiled: OrderedDict[tuple[int, int], _Compiled] = OrderedDict()
         self._lock = threading.Lock()
+        self._retrying = threading.Lock()
 
     def forward(self, pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """(B, output, row, col) stored probabilities. Raises MemoryError, EngineError."""
         try:
             return self._infer(pixels, valid)
         except MemoryError:
-            if not self._compiled:
-                raise
-            self._compiled.clear()  # other shapes hold their activations: without them there may be room
-        return self._infer(pixels, valid)
+            with self._lock:
+                if not self._compiled and not self._retrying.locked():
+                    raise
+        with self._retrying:  # streams that ran short together take turns
+            with self._lock:
+                self._compiled.clear()  # other shapes hold their activations: without them there may be room
+            return self._infer(pixels, valid)
 
     def _infer(self, pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
         try:

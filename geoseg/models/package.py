@@ -5,9 +5,7 @@ torch is imported inside the functions that write: reading and verifying needs n
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +18,7 @@ from geoseg.models.mlm import check_item, stac_item
 from geoseg.models.quantised import GRAPH, RECORD
 from geoseg.models.weights import file_sha256
 from geoseg.protocols import Model
-from geoseg.spec import ModelSpec
+from geoseg.spec import ModelSpec, json_text
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +68,8 @@ def write_package(
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / WEIGHTS) as file:
             file.write(save(halved))
+        for stale in (RECORD, GRAPH):  # made of the weights that were here before
+            (folder / stale).unlink(missing_ok=True)
         complete = replace(spec, weights_sha256=file_sha256(folder / WEIGHTS))
         with replacing(folder / SPEC) as file:
             file.write(spec_json(complete, folder, parameters, pretrained_source=pretrained_source).encode())
@@ -91,8 +91,7 @@ def spec_json(spec: ModelSpec, folder: Path, parameters: int, *, pretrained_sour
     }
     item = stac_item(spec, asset=asset, parameters=parameters, pretrained_source=pretrained_source)
     check_item(item)
-    text = json.dumps({**spec.to_dict(), "mlm": item}, indent=2, sort_keys=True) + "\n"
-    return re.sub(r"(?m)^(\s*)Infinity$", r"\g<1>1e999", text)  # JSON has no infinity; this is read as one
+    return json_text({**spec.to_dict(), "mlm": item})
 
 
 def usual_card(spec: ModelSpec, parameters: int, *, more: str = "") -> str:
@@ -171,7 +170,10 @@ def stac_of(model: Model) -> dict[str, Any]:
 def read_card(folder: Path) -> str | None:
     """The text of card.md."""
     path = folder / CARD
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); write the card again as text, or pass --no-card") from error
 
 
 def count_state(state: Mapping[str, torch.Tensor]) -> int:

@@ -25,6 +25,7 @@ from geoseg.training.targets import IGNORE, class_mask, edge_distance, instance_
 FRAME_PX = 3
 """Polygons are often drawn up to the image's frame, give or take that much: no boundary is learnt so near to it."""
 
+PARQUET = (".parquet", ".geoparquet", ".pq")
 RASTERS = (".tif", ".tiff", ".vrt", ".png", ".jp2", ".img", ".asc")
 
 log = logging.getLogger(__name__)
@@ -147,8 +148,8 @@ class RasterLabels:
         reach = self.targets.distance_px
         ids, _, inner = self._ids(window, reach + 1)
         if not self.instances:  # the components of the field class stand for fields
-            value = next(v for v, id_ in self.legend.items() if self.targets.names[id_] == self.targets.field_class)
-            ids = (ids == value).astype(np.int32)
+            fields = [v for v, id_ in self.legend.items() if self.targets.names[id_] == self.targets.field_class]
+            ids = np.isin(ids, fields).astype(np.int32)
         return edge_distance(ids, saturation_px=reach)[inner.slices]
 
     def fingerprint(self) -> str:
@@ -235,9 +236,9 @@ def _read(path: Path, *, layer: str | None, where: str | None) -> tuple[NDArray[
     if not path.exists():
         raise InputError(f"labels {path}: no such file; paths are relative to the recipe's folder")
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() in PARQUET:
             frame = gpd.read_parquet(path)
-            frame = frame.query(where) if where else frame
+            frame = _selected(frame, where, path) if where else frame
         else:
             frame = gpd.read_file(path, layer=layer, where=where)
     except (DataSourceError, DataLayerError, ValueError, OSError) as error:
@@ -248,6 +249,17 @@ def _read(path: Path, *, layer: str | None, where: str | None) -> tuple[NDArray[
         raise InputError(f"labels {path} have no geometry; expected field polygons")
     raw = frame.geometry.to_numpy()
     return raw[~shapely.is_missing(raw)], frame.crs
+
+
+def _selected(frame: Any, where: str, path: Path) -> Any:
+    """The rows of a GeoParquet file that a condition names: OGR reads no such files here."""
+    try:
+        return frame.query(where)
+    except Exception as error:  # pandas raises what its parser and the operators on the columns raise
+        raise InputError(
+            f"labels {path}: `where: {where}` cannot be used ({error}); of GeoParquet a condition of pandas is expected, "
+            f"such as \"crop != 'none'\", and the columns are {', '.join(map(str, frame.columns))}"
+        ) from error
 
 
 def _valid(polygons: Any) -> NDArray[Any]:

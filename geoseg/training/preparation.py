@@ -89,7 +89,7 @@ class Preparation:
 
 def prepare_training(recipe: TrainRecipe, *, folder: Path) -> Preparation:
     """Opens all that a recipe names and checks that it fits together. Raises GeosegError for what does not."""
-    start = starting_point(recipe)
+    start = starting_point(recipe, folder=folder)
     spec, names = start.spec, recipe.targets.names
     scenes = tuple(open_scenes(recipe, spec, folder=folder))
     counts = tuple(census(one, classes=len(names)) for one in scenes)

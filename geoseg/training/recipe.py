@@ -27,7 +27,7 @@ class SceneEntry(Part):
     layer: str | None = None
     """Layer of a vector file with several."""
     where: str | None = None
-    """Which features count, as OGR SQL, e.g. "crop <> 'none'"."""
+    """Which features count, as OGR SQL, e.g. "crop <> 'none'"; of GeoParquet as pandas has it, "crop != 'none'"."""
     values: dict[str, int] | None = None
     """Of a label raster: the stored value of each class; others are ignored. None: 0 background, 1 field, 2 boundary."""
     instances: bool = False
@@ -234,7 +234,14 @@ class TrainRecipe(Part):
             raise ValueError("give `network:` for one with random weights, or `from:` for a model to go on from")
         if self.freeze != "none" and self.from_ is None:
             raise ValueError("`freeze:` needs a model to go on from: random weights that stay are of no use")
+        names = [name.rstrip("?") for name in self.bands or ("red",)]
+        if not names or not all(names) or len(set(names)) < len(names):
+            raise ValueError(f"bands {', '.join(names)!r} are no different names; give e.g. red, green, blue, nir?")
         weights = self.loss.class_weights
+        if isinstance(weights, tuple) and (min(weights, default=0) < 0 or not any(weights)):
+            raise ValueError(
+                f"loss.class_weights {list(weights)}: numbers of 0 and more are expected, not all of them 0"
+            )
         if isinstance(weights, tuple) and len(weights) != len(self.targets.names):
             raise ValueError(
                 f"loss.class_weights names {len(weights)} weights; the classes are {', '.join(self.targets.names)}"

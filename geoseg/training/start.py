@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from geoseg.errors import InputError, ModelError
+from geoseg.models.catalogue import NETWORKS
 from geoseg.models.networks import BUILDERS, build_network
-from geoseg.models.registry import load
+from geoseg.models.registry import bundled_names, load
 from geoseg.protocols import TorchModel
 from geoseg.scene import band_name
 from geoseg.spec import BandSpec, Channel, ModelSpec
@@ -50,8 +52,11 @@ class Start:
         return network, fresh
 
 
-def starting_point(recipe: TrainRecipe) -> Start:
-    """The spec and weights that a recipe begins with. Raises ModelError or InputError."""
+def starting_point(recipe: TrainRecipe, *, folder: Path = Path()) -> Start:
+    """The spec and weights that a recipe begins with; `folder` is what its paths are relative to.
+
+    Raises ModelError or InputError.
+    """
     outputs = tuple(Channel(name=name) for name in recipe.targets.names)
     if recipe.targets.distance:
         outputs = (*outputs, Channel(name="distance", kind="distance"))
@@ -64,9 +69,7 @@ def starting_point(recipe: TrainRecipe) -> Start:
         "licence": recipe.licence,
     }
     if recipe.from_ is None:
-        architecture = dict(recipe.network or {})
-        _buildable(architecture)
-        stride = 2 ** len(architecture.get("decoder_channels", range(5)))
+        architecture, stride = _asked(recipe.network or {})
         patch = recipe.run_patch or max(512, recipe.patch)
         spec = ModelSpec(
             **usual, bands=_bands(recipe.bands or USUAL_BANDS), scaling="scene", clip=CLIP, architecture=architecture,
@@ -74,7 +77,7 @@ def starting_point(recipe: TrainRecipe) -> Start:
         )  # fmt: skip
         _check_patch(recipe, spec)
         return Start(spec=spec)
-    model = load(recipe.from_)
+    model = load(parent_of(recipe.from_, folder))
     if model.runtime != "torch":
         raise ModelError(
             f"`from: {recipe.from_}` is a model for {model.runtime}; only networks of torch can be trained further"
@@ -195,10 +198,24 @@ def _trainable(name: str, parent: ModelSpec) -> dict[str, Any]:
     return architecture
 
 
-def _buildable(architecture: Mapping[str, Any]) -> None:
-    kind = architecture.get("type")
-    if kind not in BUILDERS:
-        raise ModelError(f"network.type {kind!r} is not known; known: {', '.join(sorted(BUILDERS))}")
+def parent_of(name: str, folder: Path) -> str:
+    """What `from:` names: a folder or file relative to the recipe's folder where there is one, else the name as it is."""
+    path = folder / name
+    return str(path) if name not in bundled_names() and path.exists() else name
+
+
+def _asked(network: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """The architecture record of a network, with the usual value of what is not said, and its stride."""
+    settings = {str(key): value for key, value in network.items()}
+    name, encoder = settings.pop("type", None), settings.pop("encoder", None)
+    if not isinstance(name, str) or name not in NETWORKS:
+        raise ModelError(f"network.type {name!r} is not known; known: {', '.join(sorted(NETWORKS))}")
+    kind = NETWORKS[name]
+    architecture = kind.architecture(None if encoder is None else str(encoder), **settings)
+    scales = next(
+        (v for key in ("decoder_channels", "widths") if isinstance(v := architecture.get(key), list | tuple)), ()
+    )
+    return architecture, 2 ** len(scales) if scales else kind.stride
 
 
 def _halo(patch: int | None, stride: int) -> int:

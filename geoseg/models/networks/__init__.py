@@ -53,3 +53,9 @@ def build_network(architecture: Mapping[str, Any], *, channels: int, outputs: in
             f"network type {kind.name!r} needs the setting {error.args[0]!r}; found {sorted(architecture)}; "
             f"complete the model's spec"
         ) from error
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"network {kind.name!r} cannot be built of {dict(architecture)} ({reason[:200]}); `geoseg models show {kind.name}` "
+            f"prints its settings"
+        ) from error
