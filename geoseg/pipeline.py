@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from geoseg.delineation import check_fields, delineate
 from geoseg.disk import room_for
@@ -19,7 +20,7 @@ from geoseg.plan import Plan, check_lonlat, prepare, settled_predictor
 from geoseg.protocols import Model, Reader, TileMap
 from geoseg.readers.blocks import KEPT_BYTES as BLOCK_BYTES
 from geoseg.recipes import RunOptions
-from geoseg.results import BOUNDARY, Lines
+from geoseg.results import BOUNDARY, PROBABILITY_MAX, Lines
 from geoseg.runtime.events import Events
 from geoseg.runtime.heap import give_back
 from geoseg.runtime.predict import KEPT_BYTES, PredictTile, release_memory
@@ -29,9 +30,6 @@ from geoseg.runtime.workspace import Identity, Workspace
 from geoseg.stitch.journal import Journal, TileRecord
 from geoseg.stitch.store import MaskStore
 from geoseg.version import VERSION
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -118,9 +116,11 @@ def segment_file(
     restart: bool = False,
     events: Events | None = None,
     client: Any | None = None,
+    confident: float | None = None,
 ) -> Path:
     """Segments a scene into one raster of class ids, or of probabilities where options.probabilities is set.
 
+    With `confident` pixels whose best class is less probable are 255, unknown: pseudo-labels for `labels:` of `geoseg train`.
     An unfinished try is kept beside `out` in a directory `.NAME.partial`, from which the same call resumes.
     """
     events, options, stop, target = events or Events(), options or RunOptions(), Stop(), Path(out)
@@ -128,17 +128,25 @@ def segment_file(
         raise RunError(f"{target} is to be a GeoTIFF; give it a name that ends in .tif")
     _refuse_existing(target, overwrite=overwrite)
     clustered = client is not None or options.scheduler is not None
+    limit = _confidence(confident, options)
     with signals_set(stop):
         plan = within_memory(prepare(scenes, options, check=stop.check), clustered=clustered)
+        if limit and plan.model.spec.hysteresis is not None:
+            raise InputError(
+                f"{plan.model.spec.name} settles pixels by what they touch, not by probability: --confident does not apply; "
+                f"choose another --model"
+            )
         events.note(plan.reason)
         identity = identify(plan)
+        if limit:
+            identity = Identity(values={**identity.values, "confident": limit})
         workspace = Workspace.beside(target)
         with (
             runner_for(workers=plan.workers, scheduler=client or options.scheduler, stop=stop) as runner,
             workspace.locked(),
         ):
             workspace.begin(identity, overwrite=False, restart=restart)
-            store = predict_into_store(plan, workspace, identity, runner, events)
+            store = predict_into_store(plan, workspace, identity, runner, events, confident=limit)
             store = link_into_store(plan, store, workspace, runner, events)
             stop.check()
             made = write_rasters(plan, store, workspace.making, identity, probabilities=options.probabilities)
@@ -264,10 +272,21 @@ def _refuse_existing(target: Path, *, overwrite: bool) -> None:
         raise RunError(f"{target} exists; choose another -o, or --overwrite to replace it")
 
 
+def _confidence(confident: float | None, options: RunOptions) -> int:
+    """The limit as a stored probability; 0 for none."""
+    if confident is None:
+        return 0
+    if not 0 < confident <= 1:
+        raise InputError(f"--confident {confident:g} is no probability; give more than 0, and 1 at most, e.g. 0.9")
+    if options.probabilities:
+        raise InputError("--confident makes class ids, --probabilities something else; leave one out")
+    return math.floor(confident * PROBABILITY_MAX + 0.5)
+
+
 def predict_into_store(
-    plan: Plan, workspace: Workspace, identity: Identity, runner: Runner, events: Events
+    plan: Plan, workspace: Workspace, identity: Identity, runner: Runner, events: Events, *, confident: int = 0
 ) -> MaskStore:
-    """Predicts every tile that the journal does not know yet."""
+    """Predicts every tile that the journal does not know yet; for `confident` see PredictTile."""
     outputs = plan.model.spec.outputs
     store = MaskStore(path=workspace.store, grid=plan.grid, channels=len(outputs), lines=Lines.of(outputs))
     try:
@@ -288,7 +307,7 @@ def predict_into_store(
         predictor = replace(predictor, precision=precision)
     task = PredictTile(
         reader=plan.reader, predictor=predictor, store=store, journal=journal, clip=plan.area,
-        engine=None if mixed else engine, run=identity.digest,
+        engine=None if mixed else engine, run=identity.digest, confident=confident,
     )  # fmt: skip
     if missing:  # what came after it in an earlier try may rest on tiles that have been lost since
         for folder in (workspace.linked, workspace.fields):

@@ -11,7 +11,10 @@ from click.core import ParameterSource
 Decorator = Callable[[Any], Any]
 
 # Options of the command line that say how to run and where to, not what: they are no RunOptions.
-_OF_THE_COMMAND = {"scenes", "scene", "out", "recipe", "overwrite", "restart", "quiet", "log_json", "source", "as_json"}
+_OF_THE_COMMAND = {
+    "scenes", "scene", "out", "recipe", "overwrite", "restart", "quiet", "log_json", "source", "as_json", "confident",
+    "count", "side", "by", "diversity", "min_valid", "exclude",
+}  # fmt: skip
 
 
 def scene_options(command: Any) -> Any:

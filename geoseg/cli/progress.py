@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LABELS = {
     "train": "training",
     "predict": "predicting",
+    "survey": "looking around",
     "label": "finding weak parts",
     "link": "linking them",
     "components": "joining fields",

@@ -43,7 +43,7 @@ class GeoPackage:
         from pyogrio import set_gdal_config_options
 
         path = Path(path)
-        _refuse_open(path)
+        refuse_open(path)
         # With a thread of its own the index waits in memory, up to 100 MB; without, it takes no longer (measured).
         set_gdal_config_options({"OGR_GPKG_ALLOW_THREADED_RTREE": "NO"})
         parts = in_parts(fields)
@@ -82,7 +82,7 @@ class GeoPackage:
         )
 
 
-def _refuse_open(path: Path) -> None:
+def refuse_open(path: Path) -> None:
     """A log beside the file belongs to the old content: SQLite would play it into the new one."""
     for suffix in ("-wal", "-journal"):
         log = path.with_name(path.name + suffix)

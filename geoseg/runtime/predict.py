@@ -236,6 +236,8 @@ class PredictTile:
     """Fingerprint of the engine that an earlier try used: another one would mix results. None to take any."""
     run: str | None = None
     """Names the run, see predict_core()."""
+    confident: int = 0
+    """Stored probability below which the best class of a pixel counts as unknown: 255 in the mask."""
 
     def __call__(self, index: tuple[int, int]) -> TileRecord:
         grid = self.store.grid
@@ -254,6 +256,9 @@ class PredictTile:
         begun = time.perf_counter()
         spec = self.predictor.model.spec
         mask = classes_of(made.probabilities, made.valid, len(spec.class_names))
+        if self.confident:
+            best = made.probabilities[: len(spec.class_names)].max(axis=0)
+            mask[best < self.confident] = NODATA
         with room_for(self.store.path):
             self.store.write(tile, mask, made.probabilities)
         record = TileRecord(

@@ -176,10 +176,12 @@ def open_labels(
         raise InputError(
             f"polygons ({path}) make the classes background, field and boundary, but targets.classes lacks {', '.join(missing)}"
         )
-    parcels, notes = read_polygons(path, scene, layer=entry.layer, where=entry.where, inside=True)
     area = None
+    parcels, notes = read_polygons(
+        path, scene, layer=entry.layer, where=entry.where, inside=True, none=entry.labelled_area is not None
+    )
     if entry.labelled_area is not None:
-        areas, _ = read_polygons(folder / entry.labelled_area, scene)
+        areas, _ = read_polygons(folder / entry.labelled_area, scene, layer=entry.labelled_layer)
         area = shapely.union_all(areas)
     return PolygonLabels(
         parcels=parcels, shape=scene.shape, targets=targets, area=area, notes=notes,
@@ -188,12 +190,19 @@ def open_labels(
 
 
 def read_polygons(
-    path: Path, scene: Scene, *, layer: str | None = None, where: str | None = None, inside: bool = False
+    path: Path,
+    scene: Scene,
+    *,
+    layer: str | None = None,
+    where: str | None = None,
+    inside: bool = False,
+    none: bool = False,
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Polygons of a vector file in the scene's pixel coordinates (x = col, y = row), valid ones; and what was repaired.
 
     Another CRS is reprojected. A scene without a CRS takes polygons in pixels: x right, y up, or y down where all of
-    them lie so. With `inside` only those that meet the scene come back.
+    them lie so. With `inside` only those that meet the scene come back, and there must be some unless `none` says that a
+    labelled area without fields is one.
     """
     drawn, crs = _read(path, layer=layer, where=where)
     areal = np.isin(shapely.get_type_id(drawn), (3, 6)) & ~shapely.is_empty(drawn)
@@ -221,7 +230,9 @@ def read_polygons(
     pixels = pixels[np.isfinite(shapely.bounds(pixels)).all(axis=1)]
     if inside:
         pixels = pixels[shapely.intersects(pixels, shapely.box(0, 0, scene.shape[1], scene.shape[0]))]
-        if not len(pixels):
+        if not len(pixels) and none:
+            notes.append(f"{path.name}: no field lies in {scene.name}; its labelled area is all background")
+        elif not len(pixels):
             raise InputError(
                 f"none of the {len(polygons)} polygons of {path} meets {scene.name}; check that they belong to this scene, "
                 f"and the CRS of both"

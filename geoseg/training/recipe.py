@@ -43,6 +43,8 @@ class SceneEntry(Part):
     nodata: float | None = Field(default=None, allow_inf_nan=True)
     labelled_area: str | None = None
     """Vector file: what lies outside its polygons is unknown and ignored."""
+    labelled_layer: str | None = None
+    """Layer of `labelled_area`, where the file has several."""
     partial: bool = False
     """Only some fields are drawn: what lies outside polygons is ignored beyond `buffer_px`."""
     buffer_px: float = Field(default=3.0, ge=0)
@@ -65,6 +67,8 @@ class SceneEntry(Part):
     def _one_use(self) -> SceneEntry:
         if self.validation and self.holdout:
             raise ValueError("a scene is for validation or a holdout, not both")
+        if self.labelled_layer is not None and self.labelled_area is None:
+            raise ValueError("labelled_layer is a layer of labelled_area, which is missing")
         return self
 
 
