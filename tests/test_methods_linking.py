@@ -238,7 +238,7 @@ def test_processes_link_as_threads_do(scene: Any, tmp_path: Path) -> None:
 
     plan, _, store = store_of(scene, tmp_path / "threads")
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as workers,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as workers,
         Client(workers, set_as_default=False) as client,
     ):
         _, _, other = store_of(scene, tmp_path / "processes", runner=Cluster(client=client))

@@ -307,7 +307,7 @@ def test_a_cluster_of_processes_gives_the_same_bytes(scene: Path, tmp_path: Path
 
     here = rerun(scene, tmp_path / "here")
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         there = rerun(scene, tmp_path / "there", client=client)
