@@ -24,7 +24,7 @@ from geoseg.results import BOUNDARY, PROBABILITY_MAX, Lines
 from geoseg.runtime.events import Events
 from geoseg.runtime.heap import give_back
 from geoseg.runtime.predict import KEPT_BYTES, PredictTile, release_memory
-from geoseg.runtime.runners import Runner, Threads, runner_for
+from geoseg.runtime.runners import Runner, runner_for
 from geoseg.runtime.stop import Stop, signals_set
 from geoseg.runtime.workspace import Identity, Workspace
 from geoseg.stitch.journal import Journal, TileRecord
@@ -301,7 +301,7 @@ def predict_into_store(
         tile.index for tile in plan.grid.in_strips(_strip(plan)) if tile.index not in records or not store.holds(tile)
     ]
     engine = next((record.engine for record in records.values() if record.engine and not record.degraded), None)
-    predictor = replace(plan.predictor, like=engine, streams=plan.streams if isinstance(runner, Threads) else 1)
+    predictor = replace(plan.predictor, like=engine, streams=plan.streams_on(runner))
     if missing:
         precision = workspace.settled(lambda: settled_predictor(plan, before=engine).precision)
         predictor = replace(predictor, precision=precision)

@@ -15,7 +15,7 @@ from geoseg.recipes import RunOptions
 from geoseg.results import Lines
 from geoseg.runtime.area import Area, area_of_interest
 from geoseg.runtime.predict import Predictor
-from geoseg.runtime.runners import default_workers
+from geoseg.runtime.runners import Runner, Threads, default_workers
 from geoseg.scene import Scene, check_place
 
 MOST_STREAMS = 4
@@ -51,6 +51,10 @@ class Plan:
     def streams(self) -> int:
         """Patches that are predicted at a time on this machine's CPU."""
         return streams_of(self.grid, self.workers)
+
+    def streams_on(self, runner: Runner) -> int:
+        """Patches that are predicted at a time in a process of this runner: workers of a cluster predict in one stream."""
+        return self.streams if isinstance(runner, Threads) else 1
 
     @property
     def bf16(self) -> bool:

@@ -6,18 +6,12 @@ import copy
 from collections.abc import Sequence
 from typing import Any, cast
 
-from geoseg.engines.openvino_engine import COMPILED, memory_may_be_refused, streams_with
+from geoseg.engines.openvino_engine import ALIVE, COMPILED, SPARE, memory_may_be_refused, streams_with
 from geoseg.engines.torch_engine import best_device
 from geoseg.protocols import Model, TorchModel
 
 ASSUMED_VALUES = 128
 """Values a pixel that are held at a time where a network cannot be looked into."""
-
-ALIVE = 4
-"""The largest activations that are alive together: the two ends of a layer, and skip connections."""
-
-SPARE = 2.0
-"""Over what the largest activations add up to (measured: 1.2 to 1.8 on U-Nets, torch and OpenVINO, both precisions)."""
 
 
 def working_bytes(

@@ -25,7 +25,7 @@ from geoseg.runtime.area import area_of_interest
 from geoseg.runtime.events import Events
 from geoseg.runtime.heap import give_back
 from geoseg.runtime.predict import release_memory
-from geoseg.runtime.runners import Runner, Threads, runner_for
+from geoseg.runtime.runners import Runner, runner_for
 from geoseg.runtime.stop import Stop, signals_set
 from geoseg.suggestion.survey import Lattice, Measure, Sums, Survey, SurveyTile, unit_of
 from geoseg.training.labels import read_polygons
@@ -242,10 +242,9 @@ def _layer(path: Path) -> str | None:
 
 def _survey(plan: Plan, lattice: Lattice, wanted: Wanted, runner: Runner, events: Events) -> Survey:
     """Predicts every tile that meets a square; in memory are the tiles under way, and some numbers a square."""
-    streams = plan.streams if isinstance(runner, Threads) else 1
     task = SurveyTile(
-        reader=plan.reader, predictor=replace(settled_predictor(plan), streams=streams), grid=plan.grid, lattice=lattice,
-        by=wanted.by, area=plan.area, run=uuid.uuid4().hex,
+        reader=plan.reader, predictor=replace(settled_predictor(plan), streams=plan.streams_on(runner)), grid=plan.grid,
+        lattice=lattice, by=wanted.by, area=plan.area, run=uuid.uuid4().hex,
     )  # fmt: skip
     values = np.zeros((task.layout.size, *lattice.count), np.int64)
 

@@ -126,7 +126,7 @@ class SurveyTile:
         uncertain = margin_uncertainty if self.by == "margin" else entropy_uncertainty
         mask = classes_of(probabilities, valid, layout.classes)
         add(0, valid)
-        add(1, uncertain(probabilities, largest=PROBABILITY_MAX if self.by == "margin" else NODATA * 256))
+        add(1, uncertain(probabilities, largest=largest_of(self.by)))
         for name in range(layout.classes):
             add(2 + name, mask == name)
         for channel, values in enumerate(input_channels(block.pixels, scaling)):
@@ -154,17 +154,21 @@ class Survey:
         """Means of the sums over a whole scene, (quantity, row, col)."""
         valid = values[0].astype(np.float64)
         count = np.maximum(valid, 1.0)
-        largest = PROBABILITY_MAX if by == "margin" else NODATA * 256
         first = 2 + layout.classes
         mean = values[first : first + layout.channels] / count
         square = values[first + layout.channels :] / count
         deviation = np.sqrt(np.maximum(0.0, square - mean * mean))
         return cls(
             valid=valid / side**2,
-            uncertainty=values[1] / count / largest,
+            uncertainty=values[1] / count / largest_of(by),
             shares=np.moveaxis(values[2:first] / count, 0, -1),
             bands=np.moveaxis(np.concatenate([mean, deviation]) * unit, 0, -1),
         )
+
+
+def largest_of(by: Measure) -> int:
+    """What full uncertainty of a pixel counts as."""
+    return PROBABILITY_MAX if by == "margin" else NODATA * 256
 
 
 def unit_of(scaling: InputScaling) -> float:

@@ -35,7 +35,6 @@ class Preparation:
     scenes: tuple[LabelledScene, ...]
     counts: tuple[Census, ...]
     division: Division
-    notes: tuple[str, ...]
 
     @property
     def learnt(self) -> tuple[int, ...]:
@@ -70,6 +69,26 @@ class Preparation:
         )
         return ChipData(training, ValidationChips(scenes, self.division), self.recipe.schedule)
 
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know before the first step."""
+        notes = [note for one in self.scenes if isinstance(one.labels, PolygonLabels) for note in one.labels.notes]
+        sizes = [size for one in self.scenes if (size := one.scene.resolution_m()) is not None]
+        if sizes and max(sizes) > 2 * min(sizes):
+            notes.append(
+                f"pixels are {min(sizes):.3g} to {max(sizes):.3g} m: fields look different at such sizes; "
+                f"`resolution_m:` brings the scenes to one"
+            )
+        places = sum(len(plot.corners) for plot in self.division.plots)
+        if places < FEW_CHIPS:
+            notes.append(f"only {places} places for chips to learn from: expect a model that knows these by heart")
+        scored = sum(len(plot.validation) for plot in self.division.plots)
+        notes.append(
+            f"{places} places for chips of {self.division.patch} px to learn from, {scored} to validate on, "
+            f"split by {self.division.by}, {self.division.guard} px apart"
+        )
+        return notes
+
     def table(self) -> list[dict[str, Any]]:
         """One entry a scene: what it is used for, and what its labels hold."""
         return [
@@ -97,7 +116,7 @@ def prepare_training(recipe: TrainRecipe, *, folder: Path) -> Preparation:
         if not count.classes.sum():
             raise InputError(f"no pixel of {one.scene.name} is labelled; check its labels, labelled_area and values")
     division = divide(scenes, counts, recipe.split, patch=recipe.patch)
-    made = Preparation(recipe=recipe, start=start, scenes=scenes, counts=counts, division=division, notes=())
+    made = Preparation(recipe=recipe, start=start, scenes=scenes, counts=counts, division=division)
     pixels = made.class_pixels
     absent = [name for name, count in zip(names, pixels, strict=True) if not count]
     if absent:
@@ -106,9 +125,7 @@ def prepare_training(recipe: TrainRecipe, *, folder: Path) -> Preparation:
             f"{', '.join(f'{name} {share:.1%}' for name, share in zip(names, pixels / pixels.sum(), strict=True))}); "
             f"{_remedy(absent, recipe)}"
         )
-    return Preparation(
-        recipe=recipe, start=start, scenes=scenes, counts=counts, division=division, notes=tuple(_notes(made))
-    )
+    return made
 
 
 def _remedy(absent: list[str], recipe: TrainRecipe) -> str:
@@ -117,22 +134,3 @@ def _remedy(absent: list[str], recipe: TrainRecipe) -> str:
     if "boundary" in absent:
         return "add `instances: true` for a raster of field numbers, or set targets.boundary_px to 0"
     return "check the labels, or take it out of targets.classes"
-
-
-def _notes(made: Preparation) -> list[str]:
-    notes = [note for one in made.scenes if isinstance(one.labels, PolygonLabels) for note in one.labels.notes]
-    sizes = [size for one in made.scenes if (size := one.scene.resolution_m()) is not None]
-    if sizes and max(sizes) > 2 * min(sizes):
-        notes.append(
-            f"pixels are {min(sizes):.3g} to {max(sizes):.3g} m: fields look different at such sizes; "
-            f"`resolution_m:` brings the scenes to one"
-        )
-    places = sum(len(plot.corners) for plot in made.division.plots)
-    if places < FEW_CHIPS:
-        notes.append(f"only {places} places for chips to learn from: expect a model that knows these by heart")
-    scored = sum(len(plot.validation) for plot in made.division.plots)
-    notes.append(
-        f"{places} places for chips of {made.division.patch} px to learn from, {scored} to validate on, "
-        f"split by {made.division.by}, {made.division.guard} px apart"
-    )
-    return notes
