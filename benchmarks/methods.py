@@ -32,8 +32,8 @@ from geoseg.metrics import evaluate
 from geoseg.metrics.report import number
 from geoseg.models.methods import METHODS
 from geoseg.outputs import identify
-from geoseg.pipeline import link_into_store, predict_into_store
 from geoseg.plan import prepare
+from geoseg.prediction import link_into_store, predict_into_store
 from geoseg.recipes import RunOptions
 from geoseg.runtime.events import Events
 from geoseg.runtime.runners import Threads

@@ -60,6 +60,10 @@ def export_model(model: Model, path: Path, *, to: str) -> ExportedModel:
         raise ModelError(
             f"the model {model.spec.name!r} is no network of torch to export; give a package, checkpoint or named weights"
         )
+    if model.spec.instances is not None:
+        raise ModelError(
+            f"{model.spec.name!r} finds objects one by one, and only networks that say classes are exported"
+        )
     if to != "torch-export" and not getattr(model, "traceable", True):
         raise ModelError(
             f"the network of {model.spec.name!r} chooses its way by the size of the image, which {to} cannot hold"

@@ -59,6 +59,11 @@ def segment(
             f"{spec.name} links weak pixels over the whole scene, which blocks that are computed one by one cannot; use "
             f"geoseg.run() or `geoseg segment`, and open the mask it writes"
         )
+    if spec.instances is not None:
+        raise InputError(
+            f"{spec.name} finds objects, which blocks that are computed one by one cannot put together; use geoseg.run() or "
+            f"`geoseg segment`, and open the mask it writes"
+        )
     lead = (len(spec.outputs),) if probabilities else ()
     task = delayed(_block, pure=False)
     # One delayed value for the recipe: the graph carries it once, not once a block.

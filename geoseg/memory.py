@@ -127,7 +127,7 @@ def estimate(plan: Plan, *, grid: TileGrid, workers: int, values: float | None =
     smooth, thin = plan.options.smooth, plan.options.simplify_m > 0
     row = grid.tile_size * grid.extent.width // FIELD_PIXELS * (FIELD_BYTES + smooth * SMOOTH_FIELD_BYTES)
     row += thin * min(len(grid), TILES_SIMPLIFIED) * grid.tile_size**2 // FIELD_PIXELS * CORNER_BYTES
-    stores = 1 + (spec.hysteresis is not None)
+    stores = 1 + (spec.hysteresis is not None or spec.instances is not None)
     index = pixels // FIELD_PIXELS * INDEX_BYTES * ("fgb" in plan.options.format)
     return Need(
         predict=base + BLOCKS + engine + workers * tile + grid.blend * KEPT_BYTES,

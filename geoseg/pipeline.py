@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from geoseg.delineation import check_fields, delineate
-from geoseg.disk import room_for
 from geoseg.errors import InputError, RunError
 from geoseg.memory import within_memory
 from geoseg.outputs import Result, Stages, finished_result, identify, make_outputs, write_rasters
-from geoseg.plan import Plan, check_lonlat, prepare, settled_predictor
-from geoseg.protocols import Model, Reader, TileMap
-from geoseg.readers.blocks import KEPT_BYTES as BLOCK_BYTES
+from geoseg.plan import check_lonlat, prepare
+from geoseg.prediction import link_into_store, mapped, predict_into_store
+from geoseg.protocols import Model, Reader
 from geoseg.recipes import RunOptions
 from geoseg.results import BOUNDARY, PROBABILITY_MAX, Lines
 from geoseg.runtime.events import Events
-from geoseg.runtime.heap import give_back
-from geoseg.runtime.predict import KEPT_BYTES, PredictTile, release_memory
-from geoseg.runtime.runners import Runner, runner_for
+from geoseg.runtime.runners import runner_for
 from geoseg.runtime.stop import Stop, signals_set
 from geoseg.runtime.workspace import Identity, Workspace
-from geoseg.stitch.journal import Journal, TileRecord
-from geoseg.stitch.store import MaskStore
+from geoseg.stitch.journal import Journal
 from geoseg.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -131,9 +126,9 @@ def segment_file(
     limit = _confidence(confident, options)
     with signals_set(stop):
         plan = within_memory(prepare(scenes, options, check=stop.check), clustered=clustered)
-        if limit and plan.model.spec.hysteresis is not None:
+        if limit and (plan.model.spec.hysteresis is not None or plan.model.spec.instances is not None):
             raise InputError(
-                f"{plan.model.spec.name} settles pixels by what they touch, not by probability: --confident does not apply; "
+                f"{plan.model.spec.name} settles pixels over the whole scene, not by probability: --confident does not apply; "
                 f"choose another --model"
             )
         events.note(plan.reason)
@@ -281,119 +276,3 @@ def _confidence(confident: float | None, options: RunOptions) -> int:
     if options.probabilities:
         raise InputError("--confident makes class ids, --probabilities something else; leave one out")
     return math.floor(confident * PROBABILITY_MAX + 0.5)
-
-
-def predict_into_store(
-    plan: Plan, workspace: Workspace, identity: Identity, runner: Runner, events: Events, *, confident: int = 0
-) -> MaskStore:
-    """Predicts every tile that the journal does not know yet; for `confident` see PredictTile."""
-    outputs = plan.model.spec.outputs
-    store = MaskStore(path=workspace.store, grid=plan.grid, channels=len(outputs), lines=Lines.of(outputs))
-    try:
-        store.create()
-    except OSError as error:
-        raise RunError(
-            f"{store.path} cannot be written ({error.strerror or error}); make room or choose another -o"
-        ) from error
-    journal, mixed = Journal(workspace.journal), plan.options.allow_mixed_engines
-    records = {record.index: record for record in journal.records()}
-    missing = [
-        tile.index for tile in plan.grid.in_strips(_strip(plan)) if tile.index not in records or not store.holds(tile)
-    ]
-    engine = next((record.engine for record in records.values() if record.engine and not record.degraded), None)
-    predictor = replace(plan.predictor, like=engine, streams=plan.streams_on(runner))
-    if missing:
-        precision = workspace.settled(lambda: settled_predictor(plan, before=engine).precision)
-        predictor = replace(predictor, precision=precision)
-    task = PredictTile(
-        reader=plan.reader, predictor=predictor, store=store, journal=journal, clip=plan.area,
-        engine=None if mixed else engine, run=identity.digest, confident=confident,
-    )  # fmt: skip
-    if missing:  # what came after it in an earlier try may rest on tiles that have been lost since
-        for folder in (workspace.linked, workspace.fields):
-            shutil.rmtree(folder, ignore_errors=True)
-    events.stage_started("predict", total=len(plan.grid), done=len(plan.grid) - len(missing))
-
-    def done(record: TileRecord) -> None:
-        events.stage_advanced("predict", pixels=plan.grid.tile(record.index).core.size)
-
-    try:
-        runner.map(task, missing, done=done)
-    finally:
-        runner.everywhere(release_memory)
-        give_back()
-    events.stage_finished("predict")
-    engines = sorted({record.engine for record in journal.records() if not record.degraded} - {""})
-    if len(engines) > 1 and not mixed:
-        raise RunError(
-            f"tiles were predicted by different engines ({', '.join(engines)}), whose results differ in places; "
-            f"use workers of one kind and --restart, or allow it with --allow-mixed-engines"
-        )
-    if unread := sum(window.size for window in journal.unread()):
-        events.note(f"{unread} pixels could not be read and are nodata")
-    if any(record.degraded for record in journal.records()):
-        events.note("memory ran short: part of it was predicted another way, and may differ in places from other runs")
-    return store
-
-
-def link_into_store(plan: Plan, store: MaskStore, workspace: Workspace, runner: Runner, events: Events) -> MaskStore:
-    """Settles weak pixels over the whole scene, in a store of its own; the given one for models that have none."""
-    rule = plan.model.spec.hysteresis
-    if rule is None:
-        return store
-    from geoseg.stitch.linking import LabelCandidates, LinkTile, Rim, link_items
-
-    target = MaskStore(path=workspace.linked / "store", grid=store.grid, channels=store.channels, lines=store.lines)
-    with room_for(target.path):
-        target.create()
-    journal, grid = Journal(workspace.linked / "journal"), plan.grid
-    finished = journal.finished()
-    missing = [tile.index for tile in grid if tile.index not in finished or not target.holds(tile)]
-    if missing:  # polygons of an earlier try may rest on tiles that have been lost since
-        shutil.rmtree(workspace.fields, ignore_errors=True)
-        rims: dict[tuple[int, int], Rim] = {}
-        tiles = mapped(runner, events)
-
-        def keep(rim: Rim) -> None:
-            rims[rim.index] = rim
-
-        tiles(
-            LabelCandidates(source=store, rule=rule), (tile.index for tile in grid),
-            done=keep, stage="label", total=len(grid),
-        )  # fmt: skip
-        tiles(
-            LinkTile(source=store, target=target, rule=rule, journal=journal), link_items(grid, rims, rule, missing),
-            done=lambda _: None, stage="link", total=len(grid), finished=len(grid) - len(missing),
-        )  # fmt: skip
-    return target
-
-
-def _strip(plan: Plan) -> int:
-    """Tiles across a strip: so few that what the next row of tiles needs of this one is still kept then.
-
-    That are decoded blocks of the scene (the windows of a row of tiles, and the blocks that reach beyond them) and, where
-    patches are blended, those of two rows of tiles.
-    """
-    grid = plan.grid
-    rows = grid.tile_size + 2 * grid.halo + BLOCKS_BEYOND
-    pixel = len(plan.predictor.scaling.bands) * plan.reader.scene.dtype.itemsize
-    across = BLOCK_BYTES // (rows * pixel * grid.tile_size)
-    if grid.blend:
-        patch = grid.patch**2 * len(plan.model.spec.outputs)
-        across = min(across, (KEPT_BYTES // (patch * (grid.k + 2)) - 2) // grid.k)
-    return max(1, across)
-
-
-def mapped(runner: Runner, events: Events) -> TileMap:
-    """The runner as vectorizers know it, with progress."""
-
-    def tiles(function: Any, items: Iterable[Any], *, done: Any, stage: str, total: int, finished: int = 0) -> None:
-        def told(result: Any) -> None:
-            done(result)
-            events.stage_advanced(stage)
-
-        events.stage_started(stage, total=total, done=finished)
-        runner.map(function, items, done=told)
-        events.stage_finished(stage)
-
-    return tiles

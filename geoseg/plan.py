@@ -119,6 +119,8 @@ def prepare(
         if options.overlap and model.spec.reach == "local":
             raise InputError(f"{model.spec.name} is exact at the seams of patches as it is; leave --overlap out")
     spec = model.spec
+    if spec.instances is not None:
+        _check_objects(spec.name, options)
     check_fit(reader.scene, spec, allow_resample=options.resample)
     spec.class_id(options.field_class or spec.field_class)
     load_plugin("vectorizers", options.method(Lines.of(spec.outputs)))
@@ -150,6 +152,19 @@ def prepare(
         workers=options.workers or _workers(engine.name), pixel_size_m=size if size is not None else spec.nominal_m,
         pixel_size_assumed=size is None,
     )  # fmt: skip
+
+
+def _check_objects(name: str, options: RunOptions) -> None:
+    """InputError for options that only models of classes have."""
+    asked = {
+        "--overlap": options.overlap,
+        "--tta": options.tta != "none",
+        "--instances watershed": options.instances == "watershed",
+    }
+    if wrong := [option for option, given in asked.items() if given]:
+        raise InputError(
+            f"{name} finds objects one by one, and has no classes to blend or divide; leave {wrong[0]} out"
+        )
 
 
 def streams_of(grid: TileGrid, workers: int) -> int:

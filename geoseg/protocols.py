@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from geoseg.grid import TileGrid, Window
-from geoseg.results import Batch, Block, FieldRules, InputScaling, Lines, Outlines
+from geoseg.results import Batch, Block, FieldRules, InputScaling, Lines, Objects, Outlines
 from geoseg.scene import Scene
 from geoseg.spec import ModelSpec
 
@@ -101,6 +101,19 @@ class GraphModel(Model, Protocol):
         ...
 
 
+@runtime_checkable
+class InstanceModel(Model, Protocol):
+    """A model without a network that finds objects one by one; its spec has `instances`, its runtime is `numpy`.
+
+    A TorchModel whose spec has `instances` does so, too: its network gives a list of one dictionary a patch, as torchvision's
+    detectors do, with `scores` (n,), `labels` (n,) class ids, and `masks` (n, 1, row, col) of 0 to 1.
+    """
+
+    def find(self, batch: Batch) -> Sequence[Objects]:
+        """The objects of each patch, from stored values."""
+        ...
+
+
 class Int8Network(Protocol):
     """A network in 8 bits, on disk."""
 
@@ -149,6 +162,21 @@ class Segmenter(Protocol):
 
 
 @runtime_checkable
+class InstanceSegmenter(Protocol):
+    """A model that finds objects, on an engine; fingerprint and degraded are a Segmenter's."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def degraded(self) -> bool: ...
+
+    def find(self, batch: Batch) -> Sequence[Objects]:
+        """The objects of each patch. Validity and limits of score are applied by the caller."""
+        ...
+
+
+@runtime_checkable
 class Engine(Protocol):
     """Brings a model onto hardware."""
 
@@ -181,6 +209,15 @@ class ClassSource(Protocol):
 
     def probabilities(self, window: Window) -> NDArray[np.uint8]:
         """(channel, row, col) stored probabilities, 255 like `classes`; no channels where there are none."""
+        ...
+
+
+@runtime_checkable
+class ObjectSource(ClassSource, Protocol):
+    """A source whose objects may already be known, whatever touches whatever."""
+
+    def objects(self, index: tuple[int, int]) -> NDArray[np.int32] | None:
+        """(row, col) numbers of the objects in a tile's core, 0 for none; None where objects are not known."""
         ...
 
 

@@ -63,6 +63,8 @@ def quantise_model(
             f"{name} is no packaged model; give a bundled model's name, or a folder with {SPEC} and {WEIGHTS}"
         )
     spec = model.spec
+    if spec.instances is not None:
+        raise ModelError(f"{name} finds objects one by one, and only networks that say classes compute in 8 bits")
     samples = [sample for path in calibrate for sample in samples_of(path, spec, SIDE, CALIBRATION, bands)]
     if not samples:
         raise InputError(f"no part of the scenes is valid over {SIDE} x {SIDE} pixels; give others to calibrate with")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,47 @@ class Batch:
     """(patch, channel, row, col), stored values in the order of the model's input channels."""
     valid: NDArray[np.bool_]
     """(patch, row, col)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Objects:
+    """What a model that finds objects one by one says of a patch. They may overlap."""
+
+    kind: NDArray[np.uint8]
+    """(object,) class ids."""
+    score: NDArray[np.uint8]
+    """(object,) as floor(254 score + .5)."""
+    box: NDArray[np.int32]
+    """(object, 4) first row, first column, height and width in the patch."""
+    pixels: NDArray[np.bool_]
+    """The pixels of the boxes, flat, box after box: True where the object is."""
+
+    @classmethod
+    def of(cls, kind: NDArray[Any], scores: NDArray[Any], masks: NDArray[np.bool_]) -> Objects:
+        """From classes (object,), scores (object,) of 0 to 1, and masks (object, row, col) of the whole patch; empty ones go."""
+        boxes, pixels, some = [], [np.empty(0, np.bool_)], []
+        for number, mask in enumerate(masks):
+            rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+            if not len(rows):
+                continue
+            some.append(number)
+            boxes.append((rows[0], cols[0], rows[-1] + 1 - rows[0], cols[-1] + 1 - cols[0]))
+            pixels.append(mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1].reshape(-1))
+        stored = np.floor(PROBABILITY_MAX * np.clip(np.asarray(scores, np.float64), 0, 1) + 0.5)
+        return cls(
+            kind=np.asarray(kind)[some].astype(np.uint8), score=stored[some].astype(np.uint8),
+            box=np.array(boxes, np.int32).reshape(-1, 4), pixels=np.concatenate(pixels),
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    def masks(self) -> Iterator[NDArray[np.bool_]]:
+        """(row, col) of each object's box."""
+        start = 0
+        for height, width in self.box[:, 2:].tolist():
+            yield self.pixels[start : start + height * width].reshape(height, width)
+            start += height * width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,16 @@ class Hysteresis:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceRule:
+    """For a model that finds objects one by one, each with a score and pixels of its own: which of them count."""
+
+    score: float = 0.5
+    """Objects with a smaller score are left out."""
+    overlap: float = 0.5
+    """Two are one object where their intersection over union exceeds it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     name: str
     title: str
@@ -96,6 +106,8 @@ class ModelSpec:
     trained_on: str = ""
     hysteresis: Hysteresis | None = None
     """What is settled over the whole scene after all tiles are predicted; None for models that say all in their tiles."""
+    instances: InstanceRule | None = None
+    """None for models that say the class of each pixel."""
 
     def __post_init__(self) -> None:
         if not self.bands or not self.outputs:
@@ -120,7 +132,6 @@ class ModelSpec:
                 f"model {self.name!r} calls its field class {self.field_class!r}, "
                 f"but its classes are {', '.join(self.class_names)}; correct its spec"
             )
-
         if (rule := self.hysteresis) is not None:
             if not 0 <= rule.other < rule.channel < len(self.class_names):
                 raise ModelError(
@@ -131,6 +142,17 @@ class ModelSpec:
                 raise ModelError(
                     f"model {self.name!r}: hysteresis from {rule.low} to {rule.high}; stored probabilities of 128 to 254 are "
                     f"expected, the lower one first"
+                )
+        if (limits := self.instances) is not None:
+            if not (0 < limits.score <= 1 and 0 < limits.overlap < 1):
+                raise ModelError(
+                    f"model {self.name!r} finds objects with score {limits.score} and overlap {limits.overlap}; numbers between "
+                    f"0 and 1 are expected"
+                )
+            if self.upsample != 1 or self.hysteresis is not None or len(self.class_names) < len(self.outputs):
+                raise ModelError(
+                    f"model {self.name!r} finds objects, and has upsample, hysteresis or outputs that are no classes; leave them "
+                    f"out of its spec"
                 )
 
     @property
@@ -151,8 +173,9 @@ class ModelSpec:
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self)
-        if self.hysteresis is None:  # as it was before there was such an entry: fingerprints are made of it
-            del values["hysteresis"]
+        for name in ("hysteresis", "instances"):
+            if values[name] is None:  # as it was before there was such an entry: fingerprints are made of it
+                del values[name]
         return values
 
     def to_json(self) -> str:
@@ -173,6 +196,8 @@ class ModelSpec:
             values["outputs"] = tuple(Channel(**channel) for channel in values["outputs"])
             if values.get("hysteresis") is not None:
                 values["hysteresis"] = Hysteresis(**values["hysteresis"])
+            if values.get("instances") is not None:
+                values["instances"] = InstanceRule(**values["instances"])
             if "resolution_m" in values:
                 low, high = values["resolution_m"]
                 values["resolution_m"] = (float(low), float(high))

@@ -20,8 +20,8 @@ from rasterio.windows import Window as FileWindow
 import geoseg
 from geoseg.delineation import delineate
 from geoseg.outputs import identify
-from geoseg.pipeline import mapped, predict_into_store
 from geoseg.plan import prepare
+from geoseg.prediction import mapped, predict_into_store
 from geoseg.recipes import RunOptions
 from geoseg.results import NODATA
 from geoseg.runtime.events import Events

@@ -23,8 +23,8 @@ import geoseg
 from geoseg.errors import InputError, ModelError
 from geoseg.grid import Tile, TileGrid, Window
 from geoseg.outputs import identify
-from geoseg.pipeline import link_into_store, predict_into_store
 from geoseg.plan import prepare
+from geoseg.prediction import link_into_store, predict_into_store
 from geoseg.readers.array import from_array
 from geoseg.recipes import RunOptions
 from geoseg.results import NODATA, PROBABILITY_MAX

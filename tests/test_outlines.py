@@ -20,10 +20,10 @@ from test_vectorize import FAST, ArrayClasses, outlines, same, serially, straigh
 
 from geoseg.grid import TileGrid
 from geoseg.kernels.outline import trace
+from geoseg.pieces import Pieces
 from geoseg.results import SMOOTH_SCALE, FieldRules, Outlines
 from geoseg.scene import Band, Scene
 from geoseg.vectorize.instances import Components
-from geoseg.vectorize.pieces import Pieces
 from geoseg.vectorize.polygons import longest_pixel_m, polygons
 from geoseg.vectorize.simplify import CornerTiles, simplified
 

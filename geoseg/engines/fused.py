@@ -49,10 +49,7 @@ class FusedNetwork(nn.Module):
 
     def scaled(self, pixels: Tensor, valid: Tensor, gain: Tensor, bias: Tensor, present: Tensor) -> Tensor:
         """The same for any scaling; gain, bias and whether a band is present are (1, channel, 1, 1)."""
-        x = pixels * gain + bias
-        if self.limit is not None:
-            x = x.clamp(-self.limit, self.limit)
-        x = torch.where(valid & present, x, torch.zeros_like(x))
+        x = self.inputs(pixels, valid, gain, bias, present)
         if self.upsample > 1:
             x = functional.interpolate(x, scale_factor=float(self.upsample), mode="bilinear", align_corners=False)
         probabilities = self._probabilities(self._logits(x).float())
@@ -61,6 +58,13 @@ class FusedNetwork(nn.Module):
             # simplest, and the one form that every engine computes alike.
             probabilities = functional.avg_pool2d(probabilities, self.upsample)
         return torch.floor(probabilities * PROBABILITY_MAX + 0.5).clamp(0, PROBABILITY_MAX).to(torch.uint8)
+
+    def inputs(self, pixels: Tensor, valid: Tensor, gain: Tensor, bias: Tensor, present: Tensor) -> Tensor:
+        """(B, channel, row, col) float32: what the network sees, before it is enlarged."""
+        x = pixels * gain + bias
+        if self.limit is not None:
+            x = x.clamp(-self.limit, self.limit)
+        return torch.where(valid & present, x, torch.zeros_like(x))
 
     def _logits(self, x: Tensor) -> Tensor:
         if self.autocast is None:

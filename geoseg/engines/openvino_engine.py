@@ -55,6 +55,8 @@ class OpenVinoEngine:
         return None
 
     def supports(self, model: Model) -> bool:
+        if model.spec.instances is not None:
+            return False
         return model.runtime == "openvino" or (model.runtime == "torch" and getattr(model, "traceable", True))
 
     def build(self, model: Model, scaling: InputScaling, *, precision: str, threads: int | None) -> LadderSegmenter:

@@ -87,7 +87,7 @@ class TorchEngine:
         if self.pooled if self.pooled is not None else device.startswith("cuda"):
             batch = self.batch or (batch_in(self.like) if self.like else None)
             if batch is None:
-                key = (model.fingerprint(), exact, self.compile, _hardware(device, exact), torch.__version__)
+                key = (model.fingerprint(), exact, self.compile, hardware_label(device, exact), torch.__version__)
                 batch = known_batch(key, lambda: self._measured(placed, model.spec))
             return self._pool(placed, batch, model.spec)
 
@@ -159,7 +159,7 @@ class Placed:
             kept = torch_precision(FALLBACK[kept], rung.device)
         self.fused.autocast = (rung.device.split(":")[0], torch.bfloat16) if kept == "bf16" else None
         self.fused.to(device=rung.device).to(memory_format=torch.channels_last)
-        return "/".join([f"torch-{torch.__version__}", kept, _hardware(rung.device, kept), f"batch{rung.batch}"])
+        return "/".join([f"torch-{torch.__version__}", kept, hardware_label(rung.device, kept), f"batch{rung.batch}"])
 
 
 def forward(
@@ -224,7 +224,8 @@ def most_patches(spec: ModelSpec) -> int:
     return 1 << max(0, min(MOST, GPU_BATCH_PIXELS // (side * side)).bit_length() - 1)
 
 
-def _hardware(device: str, precision: str) -> str:
+def hardware_label(device: str, precision: str) -> str:
+    """What computes, as far as bytes depend on it."""
     import torch
 
     if device.startswith("cuda"):

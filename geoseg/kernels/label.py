@@ -77,12 +77,12 @@ def strongest_other(stored: NDArray[np.uint8], wanted: int, rest: bool) -> NDArr
 
 
 @numba.njit(nogil=True, cache=True)
-def label(classes: NDArray[np.uint8], wanted: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+def label(classes: NDArray[Any], wanted: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
     """4-connected components of equal class.
 
     Args:
-        classes: (row, col) class ids, 255 for no data.
-        wanted: (256,) True for the classes whose components are labelled.
+        classes: (row, col) class ids, 255 for no data; or any numbers from 0.
+        wanted: (256,) True for the classes whose components are labelled; (0,) for all numbers but 0.
 
     Returns:
         (row, col) int32 labels, 0 for none, 1..n in row-major order of the components' first pixels; and n.
@@ -92,10 +92,11 @@ def label(classes: NDArray[np.uint8], wanted: NDArray[np.bool_]) -> tuple[NDArra
     # In a checkerboard of two wanted classes every pixel begins a component.
     parent = np.zeros(rows * cols + 1, np.int32)
     count = 0
+    every = wanted.size == 0
     for r in range(rows):
         for c in range(cols):
             value = classes[r, c]
-            if not wanted[value]:
+            if value == 0 if every else not wanted[value]:
                 continue
             above = labels[r - 1, c] if r > 0 and classes[r - 1, c] == value else 0
             left = labels[r, c - 1] if c > 0 and classes[r, c - 1] == value else 0
@@ -188,14 +189,12 @@ def roots(parent: NDArray[np.int64]) -> NDArray[np.int64]:
     return out
 
 
-def border_pairs(
-    a: NDArray[Any], b: NDArray[Any], class_a: NDArray[np.uint8], class_b: NDArray[np.uint8]
-) -> NDArray[np.int64]:
+def border_pairs(a: NDArray[Any], b: NDArray[Any], class_a: NDArray[Any], class_b: NDArray[Any]) -> NDArray[np.int64]:
     """Pairs of labels that touch across a seam.
 
     Args:
         a, b: (n,) labels on either side, 0 for none.
-        class_a, class_b: (n,) their classes.
+        class_a, class_b: (n,) their classes, or the numbers of their objects.
 
     Returns:
         (m, 2) distinct pairs, sorted.

@@ -46,7 +46,9 @@ class BundleModel:
     @property
     def traceable(self) -> bool:
         """Whether other engines than torch may convert the network."""
-        return not str(self.spec.architecture.get("encoder", "")).startswith(UNTRACEABLE)
+        return self.spec.instances is None and not str(self.spec.architecture.get("encoder", "")).startswith(
+            UNTRACEABLE
+        )
 
     def fingerprint(self) -> str:
         return model_fingerprint(self.spec, self.spec.weights_sha256)

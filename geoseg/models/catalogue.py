@@ -32,6 +32,8 @@ class NetworkKind:
     """See ModelSpec.reach."""
     encoders: tuple[str, ...] = ("*",)
     """Patterns of encoder names that it can take."""
+    instances: bool = False
+    """Whether it finds objects one by one, see ModelSpec.instances."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The other entries of its architecture record, with their usual values."""
 
@@ -102,6 +104,11 @@ NETWORKS: Mapping[str, NetworkKind] = {
         NetworkKind(
             name="farseg", title="FarSeg: foreground-scene relation over a feature pyramid (Zheng 2020)",
             encoder="resnet50", stride=32,
+        ),
+        NetworkKind(
+            name="mask-rcnn", title="Mask R-CNN: objects one by one, each with its mask and score (He 2017)",
+            encoder="resnet50", stride=32, instances=True,
+            settings={"anchors": (8, 16, 32, 64, 128), "detections": 200},
         ),
     )
 }  # fmt: skip

@@ -16,7 +16,7 @@ from geoseg.models.bundle import SPEC, BundleModel
 from geoseg.models.catalogue import NetworkKind, network_kind
 from geoseg.models.package import count_state, usual_card, write_package
 from geoseg.models.pretrained import EncoderWeights, Fitted, describe, find_weights, load_encoder
-from geoseg.spec import BandSpec, ModelSpec, Scaling, classes
+from geoseg.spec import BandSpec, InstanceRule, ModelSpec, Scaling, classes
 from geoseg.spec import bands as band_specs
 
 if TYPE_CHECKING:
@@ -135,16 +135,20 @@ def check_network(network: nn.Module, spec: ModelSpec) -> None:
     for rows, cols in ((side, side), (side, side + 2 * spec.stride)):
         try:
             with torch.inference_mode():
-                shape = tuple(network(torch.zeros(1, len(spec.bands), rows, cols)).shape)
+                made = network(torch.zeros(1, len(spec.bands), rows, cols))
         except (RuntimeError, AssertionError, ValueError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ModelError(
                 f"network {spec.architecture['type']!r} with encoder {spec.architecture.get('encoder')!r} cannot take patches of "
                 f"{rows} x {cols} pixels ({reason[:200]}); use another --encoder, such as resnet34"
             ) from error
-        if shape != (1, len(spec.outputs), rows, cols):
+        if spec.instances is not None:
+            fits, shape = made[0]["masks"].shape[1:] == (1, rows, cols), list(made[0]["masks"].shape)
+        else:
+            fits, shape = made.shape == (1, len(spec.outputs), rows, cols), list(made.shape)
+        if not fits:
             raise ModelError(
-                f"network {spec.architecture['type']!r} with encoder {spec.architecture.get('encoder')!r} makes {list(shape)} of "
+                f"network {spec.architecture['type']!r} with encoder {spec.architecture.get('encoder')!r} makes {shape} of "
                 f"{rows} x {cols} pixels; use another --encoder, such as resnet34"
             )
 
@@ -174,6 +178,7 @@ def _spec(new: NewModel, kind: NetworkKind, architecture: dict[str, Any], weight
         nominal_m=round((low * high) ** 0.5, 3),
         licence=new.licence,
         architecture=architecture,
+        instances=InstanceRule() if kind.instances else None,
         trained_on=f"encoder: {weights.source}; the rest is random" if weights else "",
     )
 

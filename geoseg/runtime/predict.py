@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from geoseg.engines.turned import TurnedSegmenter
 from geoseg.errors import GeosegError, RunError
 from geoseg.grid import Patch, Tile, TileGrid, Window
 from geoseg.kernels.blend import add_weighted, hann_weights, weighted_means
-from geoseg.protocols import Model, Reader, Segmenter
+from geoseg.protocols import InstanceSegmenter, Model, Reader, Segmenter
 from geoseg.results import NODATA, Batch, Block, InputScaling
 from geoseg.shared import SharedArrays
 from geoseg.stitch.journal import Journal, TileRecord
@@ -30,7 +30,7 @@ KEPT_BYTES = 256 * 2**20
 """Predicted patches that a process keeps where several tiles need them: where patches are blended."""
 
 _cache: SharedArrays[tuple[str, Window]] = SharedArrays(bytes_kept=KEPT_BYTES)
-_segmenters: dict[tuple[Any, ...], Segmenter] = {}
+_segmenters: dict[tuple[Any, ...], Segmenter | InstanceSegmenter] = {}
 _build_lock = threading.Lock()
 
 
@@ -53,6 +53,25 @@ class Predictor:
     def segmenter(self) -> Segmenter:
         from geoseg.engines import choose_engine
 
+        def build() -> Segmenter:
+            built = choose_engine(
+                self.model, name=self.engine, precision=self.precision, like=self.like, streams=self.streams
+            ).build(self.model, self.scaling, precision=self.precision, threads=None)
+            return TurnedSegmenter(built) if self.turned else built
+
+        return cast(Segmenter, self._once(build))
+
+    def finder(self) -> InstanceSegmenter:
+        """For models that find objects one by one."""
+        from geoseg.engines.finder import build_finder
+
+        return cast(
+            InstanceSegmenter,
+            self._once(lambda: build_finder(self.model, self.scaling, precision=self.precision)),
+        )
+
+    def _once(self, build: Callable[[], Segmenter | InstanceSegmenter]) -> Segmenter | InstanceSegmenter:
+        """One model a process: activations are what fills memory."""
         key = (
             self.model.fingerprint(),
             self.scaling,
@@ -64,11 +83,8 @@ class Predictor:
         )
         with _build_lock:
             if key not in _segmenters:
-                _segmenters.clear()  # one model a process: activations are what fills memory
-                built = choose_engine(
-                    self.model, name=self.engine, precision=self.precision, like=self.like, streams=self.streams
-                ).build(self.model, self.scaling, precision=self.precision, threads=None)
-                _segmenters[key] = TurnedSegmenter(built) if self.turned else built
+                _segmenters.clear()
+                _segmenters[key] = build()
             return _segmenters[key]
 
 
@@ -143,8 +159,8 @@ def predict_core(
             found: dict[Window, NDArray[np.uint8]] = {}
             for group in _same_shape(some):
                 batch = Batch(
-                    pixels=np.stack([_framed(channels, block.window, patch) for patch in group]),
-                    valid=np.stack([_framed(block.valid[None], block.window, patch)[0] for patch in group]),
+                    pixels=np.stack([framed(channels, block.window, patch) for patch in group]),
+                    valid=np.stack([framed(block.valid[None], block.window, patch)[0] for patch in group]),
                 )
                 found |= zip((patch.frame for patch in group), segmenter.predict(batch), strict=True)
                 seen.patches += len(group)
@@ -245,14 +261,8 @@ class PredictTile:
         try:
             made = predict_core(self.reader, self.predictor, grid, tile, clip=self.clip, run=self.run)
         except GeosegError as error:
-            raise type(error)(
-                f"{error} [tile {index[0]},{index[1]} at row {tile.core.row}, column {tile.core.col}]"
-            ) from error
-        if self.engine and made.engine and made.engine != self.engine and not made.degraded:
-            raise RunError(
-                f"finished tiles were predicted by {self.engine}, here it would be {made.engine}: their results differ; "
-                f"go on where the others were made, use --restart, or allow it with --allow-mixed-engines"
-            )
+            raise located(error, tile) from error
+        check_engine(made.engine, wanted=self.engine, degraded=made.degraded)
         begun = time.perf_counter()
         spec = self.predictor.model.spec
         mask = classes_of(made.probabilities, made.valid, len(spec.class_names))
@@ -278,6 +288,21 @@ class PredictTile:
         return record
 
 
+def located(error: GeosegError, tile: Tile) -> GeosegError:
+    """The error, with the place where it happened."""
+    row, col = tile.index
+    return type(error)(f"{error} [tile {row},{col} at row {tile.core.row}, column {tile.core.col}]")
+
+
+def check_engine(engine: str, *, wanted: str | None, degraded: bool) -> None:
+    """RunError where a tile was predicted by another engine than those that are finished."""
+    if wanted and engine and engine != wanted and not degraded:
+        raise RunError(
+            f"finished tiles were predicted by {wanted}, here it would be {engine}: their results differ; go on where the "
+            f"others were made, use --restart, or allow it with --allow-mixed-engines"
+        )
+
+
 def input_channels(pixels: NDArray[Any], scaling: InputScaling) -> NDArray[Any]:
     """(channel, row, col): the bands that were read, with zeros where an optional band is missing."""
     if None not in scaling.bands:
@@ -299,7 +324,7 @@ def _same_shape(patches: Iterable[Patch]) -> list[list[Patch]]:
     return [group[i : i + MOST] for group in groups.values() for i in range(0, len(group), MOST)]
 
 
-def _framed(pixels: NDArray[Any], window: Window, patch: Patch) -> NDArray[Any]:
+def framed(pixels: NDArray[Any], window: Window, patch: Patch) -> NDArray[Any]:
     """(band, row, col) of a patch's frame: its window cut out of the block, grown by reflection."""
     part = pixels[(slice(None), *patch.window.within(window).slices)]
     if patch.window == patch.frame:

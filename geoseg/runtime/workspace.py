@@ -3,7 +3,8 @@
 OUT/.partial/identity.json   what the run is: content of the scene, model, area, options, version; when it was begun anew
 OUT/.partial/BEGUN/journal/  finished tiles. BEGUN is a name of its own for each time that the directory is begun anew: a
 OUT/.partial/BEGUN/store/    predictions (Zarr)    tile that a cluster finishes late never comes among those of another run
-OUT/.partial/BEGUN/linked/   predictions after hysteresis over all tiles, and their journal, for models that ask for it
+OUT/.partial/BEGUN/found/    objects as patches saw them, for models that find objects one by one
+OUT/.partial/BEGUN/linked/   predictions after what was settled over all tiles, and their journal, for models that ask for it
 OUT/.partial/fields/         polygons, and what is kept on the way to them
 OUT/.partial/out/            files being made; renamed into OUT when all are whole
 OUT/run.json                 written last: an OUT without it is unfinished
@@ -73,6 +74,10 @@ class Workspace:
     @property
     def store(self) -> Path:
         return self._tiles / "store"
+
+    @property
+    def found(self) -> Path:
+        return self._tiles / "found"
 
     @property
     def linked(self) -> Path:

@@ -6,7 +6,7 @@ format 2 with `.zarray` metadata is what GDAL opens, so that the COG driver can 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 from geoseg.disk import flush
 from geoseg.errors import RunError
 from geoseg.grid import Tile, TileGrid, Window
+from geoseg.kernels.runs import encode
+from geoseg.pieces import Pieces
 from geoseg.results import NODATA, Lines
+
+OBJECTS = "objects"
+"""The kind of pieces with numbers of objects."""
 
 ALWAYS_WRITE: Any = {"write_empty_chunks": True}
 """Zarr leaves out chunks of fill values by default; here a missing chunk means that the tile is not done."""
@@ -31,13 +36,15 @@ class MaskStore:
     """Number of probability channels; 0 for a store that holds only the mask."""
     lines: Lines = field(default_factory=Lines)
     """What they say of the boundaries of fields."""
-    _arrays: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    numbers: Pieces | None = None
+    """Where numbers of objects are kept, for models that find objects one by one."""
+    _arrays: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def __getstate__(self) -> tuple[Path, TileGrid, int, Lines]:
-        return self.path, self.grid, self.channels, self.lines
+    def __getstate__(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.init}
 
-    def __setstate__(self, state: tuple[Path, TileGrid, int, Lines]) -> None:
-        for name, value in zip(("path", "grid", "channels", "lines"), state, strict=True):
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
             object.__setattr__(self, name, value)
         object.__setattr__(self, "_arrays", {})
 
@@ -65,14 +72,20 @@ class MaskStore:
                 zarr_format=2, compressors=Zstd(level=1),
             )  # fmt: skip
 
-    def write(self, tile: Tile, mask: NDArray[np.uint8], probabilities: NDArray[np.uint8] | None) -> None:
+    def write(
+        self, tile: Tile, mask: NDArray[np.uint8], probabilities: NDArray[np.uint8] | None,
+        objects: NDArray[np.int32] | None = None,
+    ) -> None:  # fmt: skip
         """Writes a tile's core; the rest of its chunk is 255.
 
         Args:
             tile: whose `core` is written.
             mask: (row, col) class ids of the core.
             probabilities: (channel, row, col) of the core; None for a store without them.
+            objects: (row, col) numbers of objects in the core, 0 for none; for a store that keeps them.
         """
+        if self.numbers is not None and objects is not None:
+            self.numbers.save(OBJECTS, tile.index, {"runs": encode(objects)})
         inner = tile.core.within(tile.chunk).slices
         target = tile.chunk.within(self.grid.hull).slices
         chunk = np.full(tile.chunk.shape, NODATA, np.uint8)
@@ -95,7 +108,16 @@ class MaskStore:
 
     def holds(self, tile: Tile) -> bool:
         """True if the tile is on disk: a journal that says so is not enough after a power failure."""
+        if self.numbers is not None and not self.numbers.holds(OBJECTS, tile.index):
+            return False
         return all(path.exists() for path in self.chunk_files(tile))
+
+    def objects(self, index: tuple[int, int]) -> NDArray[np.int32] | None:
+        """(row, col) numbers of objects in a tile's core, 0 for none; None for a store without them."""
+        kept = None if self.numbers is None else self.numbers.load(OBJECTS, index)
+        if kept is None:
+            return None
+        return np.repeat(kept["runs"][:, 0], kept["runs"][:, 1]).reshape(self.grid.tile(index).core.shape)
 
     def classes(self, window: Window) -> NDArray[np.uint8]:
         """(row, col) class ids of a window in scene pixels, which may reach beyond the run; 255 there."""

@@ -17,8 +17,8 @@ from geoseg.errors import InputError, Interrupted, RunError
 from geoseg.grid import Window
 from geoseg.kernels.choice import chosen, standardised
 from geoseg.memory import within_memory
-from geoseg.pipeline import mapped
 from geoseg.plan import Plan, prepare, settled_predictor
+from geoseg.prediction import mapped
 from geoseg.protocols import Model, Reader
 from geoseg.recipes import RunOptions
 from geoseg.runtime.area import area_of_interest
@@ -163,6 +163,11 @@ def _plans(
     plans: list[Plan] = []
     for scene in scenes:
         plan = prepare([scene], options, model=model, check=stop.check)
+        if plan.model.spec.instances is not None:
+            raise InputError(
+                f"{plan.model.spec.name} finds objects one by one, and uncertainty is measured from probabilities of classes; "
+                f"choose another --model"
+            )
         if plans:
             first, here = plans[0].reader.scene, plan.reader.scene
             if here.crs != first.crs:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from geoseg.errors import ModelError
-from geoseg.results import PROBABILITY_MAX
-from geoseg.spec import ModelSpec, bands, classes
+from geoseg.results import PROBABILITY_MAX, Batch, Objects
+from geoseg.spec import InstanceRule, ModelSpec, bands, classes
 
 
 def _spec(name: str, title: str, *, names: tuple[str, ...] = ("background", "field"), **values: Any) -> ModelSpec:
@@ -169,3 +170,53 @@ class PatchMeanModel:
         mean = values.sum(axis=(1, 2), keepdims=True) // values[0].size
         probability = ((values + mean + 1) // 2).astype(np.uint8)
         return np.stack([PROBABILITY_MAX - probability, probability], axis=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrightObjectsModel:
+    """Finds objects one by one: connected pixels, also over corners, of one value of the first band, which is the score.
+
+    Objects that touch are two where their values differ. With `unsure` pixels views differ: what a patch adds around an object,
+    and takes from its score, depends on where the object lies in the patch.
+    """
+
+    unsure: int = 0
+    patch: int = 64
+    halo: int = 16
+    stride: int = 1
+    score: float = 0.001
+    band: str = "red"
+
+    @property
+    def spec(self) -> ModelSpec:
+        return _spec(
+            "bright-objects", "Objects of one value", instances=InstanceRule(score=self.score),
+            patch=self.patch, halo=self.halo, stride=self.stride, bands=bands((self.band,)),
+        )  # fmt: skip
+
+    @property
+    def runtime(self) -> str:
+        return "numpy"
+
+    def fingerprint(self) -> str:
+        return _digest(self)
+
+    def find(self, batch: Batch) -> list[Objects]:
+        """The objects of each patch."""
+        return [self._objects(pixels[0], valid) for pixels, valid in zip(batch.pixels, batch.valid, strict=True)]
+
+    def _objects(self, first: NDArray[Any], valid: NDArray[np.bool_]) -> Objects:
+        values = np.where(valid, first, 0)
+        scores, masks = [], []
+        for value, place in enumerate(ndimage.find_objects(values), start=1):
+            if place is None:
+                continue
+            labels, count = ndimage.label(values[place] == value, np.ones((3, 3)))
+            for number in range(1, count + 1):
+                mask = np.zeros(values.shape, np.bool_)
+                mask[place] = labels == number
+                more = int(np.argwhere(mask)[0].sum()) % (self.unsure + 1)
+                masks.append(ndimage.binary_dilation(mask, iterations=more) if more else mask)
+                scores.append((value - more) / PROBABILITY_MAX)
+        every = np.stack(masks) if masks else np.empty((0, *first.shape), np.bool_)
+        return Objects.of(np.ones(len(masks), np.uint8), np.array(scores), every)

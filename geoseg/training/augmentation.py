@@ -33,7 +33,7 @@ class Augmentation(nn.Module):
         batch = dict(batch)
         device = batch["image"].device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(_mixed(self.seed, int(batch["step"][0])))
+            torch.manual_seed(mixed_seed(self.seed, int(batch["step"][0])))
             if self.shape is not None:
                 batch = self._moved(batch, self.shape)
             if self.light is not None:
@@ -96,6 +96,6 @@ def _of_light(augment: Augment) -> list[Any]:
     return steps
 
 
-def _mixed(seed: int, step: int) -> int:
+def mixed_seed(seed: int, step: int) -> int:
     """A seed for torch of two numbers, well apart for neighbours."""
     return int(np.random.SeedSequence((seed, step, 1)).generate_state(1, np.uint64)[0] >> 1)

@@ -52,7 +52,7 @@ def training_record(
             {**entry, **one.fingerprint()} for entry, one in zip(made.table(), made.scenes, strict=True)
         ],
         "split": {"by": made.division.by, "guard_px": made.division.guard, "seed": made.recipe.split.seed},
-        "class_pixels": dict(zip(made.start.spec.class_names, made.class_pixels.tolist(), strict=True)),
+        "class_pixels": dict(zip(made.recipe.targets.names, made.class_pixels.tolist(), strict=True)),
         "epochs": len(trained.history),
         "stopped_early": trained.early,
         "kept": trained.history[trained.epoch],

@@ -13,6 +13,7 @@ import torch
 
 from geoseg.errors import InputError
 from geoseg.training.chips import ChipData, TrainingChips, ValidationChips
+from geoseg.training.instance_task import InstanceTask
 from geoseg.training.labels import PolygonLabels
 from geoseg.training.losses import class_weights
 from geoseg.training.recipe import TrainRecipe
@@ -60,7 +61,8 @@ class Preparation:
         if fresh:
             log.info("new weights: %s", ", ".join(fresh))
         weights = class_weights(self.recipe.loss, torch.from_numpy(self.class_pixels))
-        return TrainingTask(network, self.recipe, self.start.spec, weights)
+        kind = TrainingTask if self.start.spec.instances is None else InstanceTask
+        return kind(network, self.recipe, self.start.spec, weights)
 
     def data(self) -> ChipData:
         scenes = Scenes(self.scenes)
@@ -110,6 +112,8 @@ def prepare_training(recipe: TrainRecipe, *, folder: Path) -> Preparation:
     """Opens all that a recipe names and checks that it fits together. Raises GeosegError for what does not."""
     start = starting_point(recipe, folder=folder)
     spec, names = start.spec, recipe.targets.names
+    if spec.instances is not None:
+        _check_objects(recipe)
     scenes = tuple(open_scenes(recipe, spec, folder=folder))
     counts = tuple(census(one, classes=len(names)) for one in scenes)
     for one, count in zip(scenes, counts, strict=True):
@@ -126,6 +130,16 @@ def prepare_training(recipe: TrainRecipe, *, folder: Path) -> Preparation:
             f"{_remedy(absent, recipe)}"
         )
     return made
+
+
+def _check_objects(recipe: TrainRecipe) -> None:
+    """InputError for what only networks of classes learn."""
+    if recipe.schedule.precision == "bf16":
+        raise InputError("networks that find objects compute in fp32; leave schedule.precision out")
+    if recipe.targets.distance:
+        raise InputError("networks that find objects have no distance to learn; leave targets.distance out")
+    if not recipe.targets.boundary_px:
+        raise InputError("touching fields would be one object; give targets.boundary_px 1 or more")
 
 
 def _remedy(absent: list[str], recipe: TrainRecipe) -> str:

@@ -121,7 +121,7 @@ def fit(
     schedule, kept = recipe.schedule, folder / STATE
     there = told_state(kept)
     threads = int(there["threads"]) if there else schedule.threads or torch.get_num_threads()
-    precision = settled_precision(schedule)
+    precision = settled_precision(schedule) if task.spec_.instances is None else "fp32"
     boards = find_spec("tensorboard") is not None
     if not boards:
         events.note("no TensorBoard files: tensorboard is not installed (pip install 'geoseg[training]')")

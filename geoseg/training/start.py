@@ -16,7 +16,7 @@ from geoseg.models.networks import BUILDERS, build_network
 from geoseg.models.registry import bundled_names, load
 from geoseg.protocols import TorchModel
 from geoseg.scene import band_name
-from geoseg.spec import BandSpec, Channel, ModelSpec
+from geoseg.spec import BandSpec, Channel, InstanceRule, ModelSpec
 from geoseg.training.recipe import TrainRecipe
 from geoseg.training.samples import CLIP
 
@@ -57,7 +57,9 @@ def starting_point(recipe: TrainRecipe, *, folder: Path = Path()) -> Start:
 
     Raises ModelError or InputError.
     """
-    outputs = tuple(Channel(name=name) for name in recipe.targets.names)
+    instances = _instances(recipe, folder)
+    names = [name for name in recipe.targets.names if name != "boundary" or instances is None]
+    outputs = tuple(Channel(name=name) for name in names)
     if recipe.targets.distance:
         outputs = (*outputs, Channel(name="distance", kind="distance"))
     usual: dict[str, Any] = {
@@ -67,6 +69,7 @@ def starting_point(recipe: TrainRecipe, *, folder: Path = Path()) -> Start:
         "field_class": recipe.targets.field_class,
         "min_area_m2": recipe.min_area_m2,
         "licence": recipe.licence,
+        "instances": instances,
     }
     if recipe.from_ is None:
         architecture, stride = _asked(recipe.network or {})
@@ -94,6 +97,14 @@ def starting_point(recipe: TrainRecipe, *, folder: Path = Path()) -> Start:
     _check_patch(recipe, spec)
     state = cast(TorchModel, model).network().state_dict()
     return Start(spec=spec, parent=parent, state=state, fingerprint=model.fingerprint())
+
+
+def _instances(recipe: TrainRecipe, folder: Path) -> InstanceRule | None:
+    """Which objects count, where the network finds objects one by one: it then learns of boundaries where they end."""
+    if recipe.from_ is not None:
+        return load(parent_of(recipe.from_, folder)).spec.instances
+    kind = NETWORKS.get(str((recipe.network or {}).get("type")))
+    return InstanceRule() if kind is not None and kind.instances else None
 
 
 def fitted(

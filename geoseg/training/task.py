@@ -94,13 +94,17 @@ class TrainingTask(SemanticSegmentationTask):
                     module.eval()
 
     def training_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:  # noqa: ARG002
+        self.check_order(batch)
+        loss: Tensor = self.criterion(self(batch["image"]), batch["mask"], batch.get("distance"))
+        self._losses.append(float(loss.detach()))
+        return loss
+
+    def check_order(self, batch: Item) -> None:
+        """RuntimeError where the chips are not those of this step."""
         if int(batch["step"][0]) != self.global_step:
             raise RuntimeError(
                 f"chips of step {int(batch['step'][0])} in step {self.global_step}: batches are out of order"
             )
-        loss: Tensor = self.criterion(self(batch["image"]), batch["mask"], batch.get("distance"))
-        self._losses.append(float(loss.detach()))
-        return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         done = self.global_step

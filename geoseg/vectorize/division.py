@@ -14,8 +14,8 @@ from geoseg.grid import TileGrid
 from geoseg.kernels.flood import EVIDENCE_MAX, PLACE_BITS
 from geoseg.kernels.graph import gathered, join_shallow, join_weak
 from geoseg.kernels.label import roots, unite
+from geoseg.pieces import Arrays, Pieces
 from geoseg.results import PROBABILITY_MAX, Lines
-from geoseg.vectorize.pieces import Arrays, Pieces
 from geoseg.vectorize.regions import LINKS, Numbers, in_scene, least_first
 from geoseg.vectorize.seams import Index
 

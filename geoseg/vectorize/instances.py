@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geoseg.pieces import Pieces
 from geoseg.protocols import ClassSource, TileMap
 from geoseg.results import FieldRules, Outlines
 from geoseg.vectorize.division import Limits, divided
-from geoseg.vectorize.pieces import Pieces
 from geoseg.vectorize.regions import REGIONS, LabelTile, Numbers, united_components
 from geoseg.vectorize.rows import PART, WHOLE, joined_objects, rows_of_objects
 from geoseg.vectorize.seams import Index

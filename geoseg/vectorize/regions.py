@@ -8,6 +8,7 @@ about are `sent`, and a method of its own says over all tiles which of them belo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 from geoseg.grid import TileGrid, Window
 from geoseg.kernels.label import border_pairs, label, label_sums, roots, unite
 from geoseg.kernels.runs import encode
-from geoseg.protocols import ClassSource
-from geoseg.vectorize.pieces import Arrays, Pieces
+from geoseg.pieces import Arrays, Pieces
+from geoseg.protocols import ClassSource, ObjectSource
 from geoseg.vectorize.seams import SIDES, Index, as_runs, spread
 
 REGIONS, STRIPS, LINKS = "regions", "strips", "links"
@@ -84,7 +85,8 @@ def save_regions(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelTile:
-    """First pass of the method `components`: 4-connected pixels of one class; those on the tile's rim are sent."""
+    """First pass of the method `components`: 4-connected pixels of one class, or of one object; those on the tile's rim are
+    sent."""
 
     source: ClassSource
     wanted: tuple[int, ...]
@@ -96,9 +98,13 @@ class LabelTile:
         stored, classes = self.source.probabilities(core), self.source.classes(core)
         table = np.zeros(256, np.bool_)
         table[list(self.wanted)] = True
-        labels, count = label(np.ascontiguousarray(classes), table)
+        values: NDArray[Any] = np.ascontiguousarray(classes)
+        objects = self.source.objects(index) if isinstance(self.source, ObjectSource) else None
+        if objects is not None:  # what touches is not one for that
+            values, table = np.where(table[classes], objects, np.int32(0)), np.empty(0, np.bool_)
+        labels, count = label(values, table)
         first = first_places(labels, count)
-        kind = classes.reshape(-1)[first]
+        value = values.reshape(-1)[first].astype(np.int64)
         sides = {side: labels[rim] for side, (rim, _, _) in SIDES.items()}
         sent = np.unique(np.concatenate(list(sides.values())))
         sent = sent[sent > 0].astype(np.int64)
@@ -107,7 +113,7 @@ class LabelTile:
         links: Arrays = {side: as_runs(places[values]) for side, values in sides.items()}
         save_regions(
             self.pieces, index, core, labels, first=first, classes=classes, stored=stored, sent=sent,
-            links=links | {"kind": kind[sent - 1], "first": first[sent - 1]},
+            links=links | {"value": value[sent - 1], "first": first[sent - 1]},
             width=self.source.grid.shape[1], depth=self.depth,
         )  # fmt: skip
         return index
@@ -123,7 +129,7 @@ def first_places(labels: NDArray[np.int32], count: int) -> NDArray[np.int64]:
 
 
 def united_components(grid: TileGrid, pieces: Pieces) -> Numbers:
-    """Components of one class that touch across a seam are one."""
+    """Components of one class, or of one object, that touch across a seam are one."""
     starts: dict[Index, int] = {}
     counts: dict[Index, int] = {}
     firsts: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
@@ -136,7 +142,7 @@ def united_components(grid: TileGrid, pieces: Pieces) -> Numbers:
             piece = pieces.load(LINKS, index)
             if piece is None:
                 continue
-            here[index], starts[index], counts[index] = piece, count, len(piece["kind"])
+            here[index], starts[index], counts[index] = piece, count, len(piece["value"])
             count += counts[index]
             firsts.append(in_scene(piece["first"], grid, index))
             for side, neighbours in (("top", above), ("left", here)):
@@ -166,8 +172,7 @@ def least_first(first: NDArray[np.int64], root: NDArray[np.int64]) -> NDArray[np
 
 
 def _touching(piece: Arrays, side: str, other: Arrays, facing: str) -> NDArray[np.int64]:
-    """(pair, 2) places, from 0, of regions of one class that touch across a seam."""
+    """(pair, 2) places, from 0, of regions of one class or object that touch across a seam."""
     a, b = spread(piece[side]), spread(other[facing])
-    kinds = (np.concatenate([[0], one["kind"]]).astype(np.uint8) for one in (piece, other))
-    kind_a, kind_b = next(kinds), next(kinds)
-    return border_pairs(a, b, kind_a[a], kind_b[b]) - 1
+    value, its = (np.concatenate([[0], one["value"]]) for one in (piece, other))
+    return border_pairs(a, b, value[a], its[b]) - 1

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from geoseg.grid import TileGrid
 from geoseg.kernels.outline import Chains
+from geoseg.pieces import Arrays, Pieces
 from geoseg.results import PER_OBJECT, Outlines
-from geoseg.vectorize.pieces import Arrays, Pieces
 from geoseg.vectorize.rings import assemble
 from geoseg.vectorize.seams import Seams, numbered
 from geoseg.vectorize.simplify import CornerTiles, simplified_row

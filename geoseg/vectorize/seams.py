@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.grid import TileGrid
-from geoseg.vectorize.pieces import Arrays, Pieces
+from geoseg.pieces import Arrays, Pieces
 
 Index = tuple[int, int]
 

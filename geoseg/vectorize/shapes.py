@@ -11,9 +11,9 @@ from geoseg.grid import Window
 from geoseg.kernels.grow import gap_measures, grow, label_measures, rounds
 from geoseg.kernels.label import label
 from geoseg.kernels.runs import decode, encode
+from geoseg.pieces import Arrays, Pieces
 from geoseg.protocols import ClassSource
 from geoseg.results import FieldRules
-from geoseg.vectorize.pieces import Arrays, Pieces
 from geoseg.vectorize.regions import REGIONS, STRIPS, Numbers
 from geoseg.vectorize.seams import RIM, Index, rim_pieces
 

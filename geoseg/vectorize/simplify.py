@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from geoseg.grid import TileGrid
 from geoseg.kernels.simplify import Corners, near_tiles, sorted_corners, staying
+from geoseg.pieces import Arrays, Pieces
 from geoseg.results import PER_OBJECT, Outlines
-from geoseg.vectorize.pieces import Arrays, Pieces
 from geoseg.vectorize.rings import ordered
 
 CORNERS = "corners"

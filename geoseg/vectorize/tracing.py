@@ -11,10 +11,10 @@ from geoseg.grid import Window
 from geoseg.kernels.grow import outline_measures
 from geoseg.kernels.outline import Chains, Contour, corners, trace
 from geoseg.kernels.runs import decode
+from geoseg.pieces import Arrays, Pieces
 from geoseg.protocols import ClassSource
 from geoseg.results import FieldRules
 from geoseg.vectorize.evidence import boundary_evidence
-from geoseg.vectorize.pieces import Arrays, Pieces
 from geoseg.vectorize.rows import LINE_SUMS, PART, WHOLE, part_pieces, whole_pieces
 from geoseg.vectorize.seams import Index, TraceItem
 from geoseg.vectorize.shapes import SHAPES

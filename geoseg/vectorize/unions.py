@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from geoseg.grid import TileGrid
 from geoseg.kernels.label import roots, unite
+from geoseg.pieces import Arrays, Pieces
 from geoseg.results import FieldRules
-from geoseg.vectorize.pieces import Arrays, Pieces
 from geoseg.vectorize.seams import RIM, SIDES, Index, Seams, spread
 
 SUMS = ("pixels", "own", "sums")

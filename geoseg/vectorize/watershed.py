@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from geoseg.kernels.flood import BLUR, basins, borders, line_support, smoothed, totals
 from geoseg.kernels.graph import gathered, join_shallow, join_weak
 from geoseg.kernels.label import roots, unite
+from geoseg.pieces import Arrays, Pieces
 from geoseg.protocols import ClassSource
 from geoseg.vectorize.division import Limits, place_key, ranked
 from geoseg.vectorize.evidence import splitting_evidence
-from geoseg.vectorize.pieces import Arrays, Pieces
 from geoseg.vectorize.regions import save_regions
 from geoseg.vectorize.seams import Index
 

@@ -17,6 +17,7 @@ from geoseg.models.networks.farseg import farseg
 from geoseg.models.networks.fcn import fcn
 from geoseg.models.networks.hrnet import hrnet
 from geoseg.models.networks.library import deeplabv3_plus, pspnet, segformer, upernet
+from geoseg.models.networks.mask_rcnn import mask_rcnn
 from geoseg.models.networks.segnet import segnet
 from geoseg.models.networks.swin import register
 from geoseg.models.networks.unet import detail_unet, unet
@@ -32,11 +33,13 @@ BUILDERS: Mapping[str, Callable[[Mapping[str, Any], int, int], nn.Module]] = {
     "upernet": upernet,
     "segformer": segformer,
     "farseg": farseg,
+    "mask-rcnn": mask_rcnn,
 }
 
 
 def build_network(architecture: Mapping[str, Any], *, channels: int, outputs: int) -> nn.Module:
-    """A network with random weights: (batch, channels, row, col) -> (batch, outputs, row, col) logits.
+    """A network with random weights: (batch, channels, row, col) -> (batch, outputs, row, col) logits, or what InstanceModel
+    says for kinds that find objects one by one.
 
     `architecture["type"]` names the kind (see geoseg.models.catalogue), the other entries are its settings: `encoder` is a
     name of segmentation_models_pytorch (`tu-NAME` takes timm's NAME). Rows and columns are multiples of the network's

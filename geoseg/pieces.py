@@ -1,4 +1,4 @@
-"""What tiles leave on disk between the passes of a vectorizer."""
+"""What tiles leave on disk between the passes over them."""
 
 from __future__ import annotations
 

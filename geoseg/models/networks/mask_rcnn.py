@@ -1,0 +1,72 @@
+"""Mask R-CNN (He et al. 2017): torchvision's over any encoder with any number of bands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from geoseg.models.networks.encoders import check_scales, encoder_of
+
+WIDTH = 256
+"""Channels of the feature pyramid."""
+
+SHAPES = (0.5, 1.0, 2.0)
+"""Height by width of the boxes that the network begins with."""
+
+
+def mask_rcnn(architecture: Mapping[str, Any], channels: int, outputs: int) -> nn.Module:
+    """`encoder`; `anchors`, five sides in pixels of the boxes that it begins with, fine to coarse; and `detections`, how
+    many objects a patch may have."""
+    from torchvision.models.detection import MaskRCNN
+    from torchvision.models.detection.rpn import AnchorGenerator
+
+    name, anchors = architecture["encoder"], [(int(side),) for side in architecture["anchors"]]
+    if len(anchors) != 5:
+        raise ValueError(f"{len(anchors)} anchors; five are expected, one a scale")
+    encoder = encoder_of(name, channels, network="mask-rcnn")
+    backbone = Pyramid(encoder, widths=check_scales(encoder, name, network="mask-rcnn", count=4))
+    detector = MaskRCNN(
+        backbone, num_classes=outputs, image_mean=[0.0] * channels, image_std=[1.0] * channels, _skip_resize=True,
+        rpn_anchor_generator=AnchorGenerator(tuple(anchors), (SHAPES,) * len(anchors)),
+        box_detections_per_img=int(architecture["detections"]),
+    )  # fmt: skip
+    return MaskRcnnNetwork(detector)
+
+
+class Pyramid(nn.Module):
+    """The four coarser scales of an encoder as torchvision's detectors want them, and a fifth one."""
+
+    def __init__(self, encoder: nn.Module, *, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        from torchvision.ops import FeaturePyramidNetwork
+        from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+        self.encoder = encoder
+        self.fpn = FeaturePyramidNetwork(list(widths), WIDTH, extra_blocks=LastLevelMaxPool())
+        self.out_channels = WIDTH
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        features = self.encoder(pixels)[-4:]
+        scales: dict[str, Tensor] = self.fpn({str(i): each for i, each in enumerate(features)})
+        return scales
+
+
+class MaskRcnnNetwork(nn.Module):
+    """Pixels as they are: patches have one size and are scaled already."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    @property
+    def encoder(self) -> nn.Module:
+        found = self.detector.backbone.encoder  # type: ignore[union-attr]
+        assert isinstance(found, nn.Module)
+        return found
+
+    def forward(self, pixels: Tensor, targets: Sequence[dict[str, Tensor]] | None = None) -> Any:
+        """(B, channel, row, col) to a dictionary a patch with boxes, labels, scores and masks (n, 1, row, col); in training,
+        with targets, to the losses by name."""
+        return self.detector(list(pixels), None if targets is None else list(targets))
