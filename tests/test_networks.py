@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from conftest import SHARED
 from numpy.typing import NDArray
 from rasterio.windows import Window
 from torch import nn
@@ -21,7 +22,7 @@ from geoseg.models.networks.segnet import pooled, unpooled
 from geoseg.models.package import write_package
 from geoseg.pipeline import segment_file
 from geoseg.recipes import RunOptions
-from geoseg.spec import ModelSpec, bands, classes
+from geoseg.spec import InstanceRule, ModelSpec, bands, classes
 
 SMALL: dict[str, dict[str, Any]] = {
     "unet": {"encoder": "resnet18", "decoder_channels": (16, 16, 8, 8, 8)},
@@ -34,8 +35,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "upernet": {"encoder": "resnet18", "decoder_channels": 32},
     "segformer": {"encoder": "mit_b0", "decoder_channels": 32},
     "farseg": {"encoder": "resnet18"},
+    "mask-rcnn": {"encoder": "tu-mobilenetv3_small_100", "detections": 20, "width": 32},
 }
-EVERY = sorted(NETWORKS)
+EVERY = sorted(name for name, kind in NETWORKS.items() if not kind.instances)
 QUICK = ("fcn", "pspnet", "segnet", "segformer")
 """Of those that are run on both engines; the others convert for longer."""
 
@@ -89,8 +91,11 @@ def package(name: str, folder: Path, scene: Path) -> Path:
         name=f"random-{name}", title=name, bands=bands(("red", "green", "blue", "nir")), architecture=small(name),
         outputs=classes("background", "field", "boundary"), scaling="scene", clip=4.0,
         stride=NETWORKS[name].stride, patch=128, halo=32, nominal_m=10.0,
+        instances=InstanceRule(score=0.2) if NETWORKS[name].instances else None,
     )  # fmt: skip
-    network = awake(build_network(spec.architecture, channels=4, outputs=3), pixels)
+    network = build_network(spec.architecture, channels=4, outputs=3)
+    if spec.instances is None:
+        network = awake(network, pixels)
     return write_package(network.state_dict(), spec, folder)
 
 
@@ -121,8 +126,27 @@ def test_openvino_and_torch_say_the_same(name: str, tile: Path, tmp_path: Path) 
     assert (by_torch == by_openvino).mean() >= 0.99
 
 
-@pytest.mark.parametrize("name", ["segformer", pytest.param("farseg", marks=pytest.mark.slow)])
-def test_a_real_scene_goes_through(name: str, shared: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_each_runs_on_a_sample_tile_and_a_real_scene(name: str, tile: Path, real: Path | None, tmp_path: Path) -> None:
+    """The real scene is taken where there is one; test_a_real_scene_goes_through says when there is none."""
+    folder = package(name, tmp_path / name, tile)
+    for number, scene in enumerate(filter(None, (tile, real))):
+        options = {"bands": "red,green,blue,nir", "scale": 1e-4} if scene == real else {}
+        found = mask(scene, folder, tmp_path / f"{number}.tif", engine="torch", **options)
+        with rasterio.open(scene) as file:
+            assert found.shape == file.shape
+        assert len(np.unique(found)) > 1, "a network that is awake tells things apart"
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """A piece of a Sentinel-2 scene near Magdeburg; None where the third-party data is absent."""
+    source = next((path for path in sorted((SHARED / "s2-magdeburg").rglob("*.tif"))), None)
+    return source and piece(source, tmp_path_factory.mktemp("real") / "real.tif", Window(200, 300, 200, 160))
+
+
+def test_a_real_scene_goes_through(shared: Path, tmp_path: Path) -> None:
+    name = "segformer"
     source = next((path for path in sorted((shared / "s2-magdeburg").rglob("*.tif"))), None)
     if source is None:
         pytest.skip("the shared data have no Magdeburg scene")
@@ -145,7 +169,7 @@ def test_unpooling_by_places_is_torchs_unpooling_by_indices() -> None:
 
 
 def test_every_network_has_one_name_and_a_builder() -> None:
-    assert set(NETWORKS) == set(BUILDERS)
+    assert set(NETWORKS) == set(BUILDERS) == set(SMALL)
     for name, kind in NETWORKS.items():
         assert kind.name == name
         assert kind.title

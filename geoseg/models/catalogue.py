@@ -108,7 +108,7 @@ NETWORKS: Mapping[str, NetworkKind] = {
         NetworkKind(
             name="mask-rcnn", title="Mask R-CNN: objects one by one, each with its mask and score (He 2017)",
             encoder="resnet50", stride=32, instances=True,
-            settings={"anchors": (8, 16, 32, 64, 128), "detections": 200},
+            settings={"anchors": (8, 16, 32, 64, 128), "detections": 200, "width": 256, "samples": 512},
         ),
     )
 }  # fmt: skip

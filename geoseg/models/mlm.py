@@ -90,7 +90,7 @@ def mlm_properties(
     return {
         "mlm:name": spec.name,
         "mlm:architecture": architecture,
-        "mlm:tasks": ["semantic-segmentation"],
+        "mlm:tasks": ["semantic-segmentation" if spec.instances is None else "instance-segmentation"],
         "mlm:framework": framework,
         **({} if parameters is None else {"mlm:total_parameters": parameters}),
         "mlm:pretrained": source is not None,

@@ -102,7 +102,7 @@ def objects_of(mask: NDArray[Any], *, classes: int, reach: float) -> tuple[NDArr
             continue
         if boundary.any():
             far, (rows, cols) = ndimage.distance_transform_edt(labels == 0, return_indices=True)
-            given = boundary & (far <= math.ceil(reach))
+            given = boundary & (far <= math.sqrt(2) * math.ceil(reach))  # also around corners
             labels[given] = labels[rows[given], cols[given]]
         numbers = np.flatnonzero(np.bincount(labels.ravel())[1:] >= SMALLEST) + 1
         masks.append((labels[None] == numbers[:, None, None]).astype(np.uint8))

@@ -9,28 +9,35 @@ from torch import Tensor, nn
 
 from geoseg.models.networks.encoders import check_scales, encoder_of
 
-WIDTH = 256
-"""Channels of the feature pyramid."""
+ROI = 7
+"""Rows and columns in which a box is looked at for its class."""
 
 SHAPES = (0.5, 1.0, 2.0)
 """Height by width of the boxes that the network begins with."""
 
 
 def mask_rcnn(architecture: Mapping[str, Any], channels: int, outputs: int) -> nn.Module:
-    """`encoder`; `anchors`, five sides in pixels of the boxes that it begins with, fine to coarse; and `detections`, how
-    many objects a patch may have."""
+    """`encoder`; `anchors`, five sides in pixels of the boxes that it begins with, fine to coarse; `detections`, how many
+    objects a patch may have; `width`, channels of the pyramid and of what looks at each box; and `samples`, boxes of a patch
+    that it learns from."""
     from torchvision.models.detection import MaskRCNN
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
     from torchvision.models.detection.rpn import AnchorGenerator
 
     name, anchors = architecture["encoder"], [(int(side),) for side in architecture["anchors"]]
+    width, samples = int(architecture["width"]), int(architecture["samples"])
     if len(anchors) != 5:
         raise ValueError(f"{len(anchors)} anchors; five are expected, one a scale")
     encoder = encoder_of(name, channels, network="mask-rcnn")
-    backbone = Pyramid(encoder, widths=check_scales(encoder, name, network="mask-rcnn", count=4))
+    backbone = Pyramid(encoder, widths=check_scales(encoder, name, network="mask-rcnn", count=4), width=width)
     detector = MaskRCNN(
-        backbone, num_classes=outputs, image_mean=[0.0] * channels, image_std=[1.0] * channels, _skip_resize=True,
+        backbone, image_mean=[0.0] * channels, image_std=[1.0] * channels, _skip_resize=True,
         rpn_anchor_generator=AnchorGenerator(tuple(anchors), (SHAPES,) * len(anchors)),
-        box_detections_per_img=int(architecture["detections"]),
+        box_head=TwoMLPHead(width * ROI**2, 4 * width), box_predictor=FastRCNNPredictor(4 * width, outputs),
+        mask_head=MaskRCNNHeads(width, (width,) * 4, 1), mask_predictor=MaskRCNNPredictor(width, width, outputs),
+        box_detections_per_img=int(architecture["detections"]), box_batch_size_per_image=samples,
+        rpn_batch_size_per_image=min(256, samples),
     )  # fmt: skip
     return MaskRcnnNetwork(detector)
 
@@ -38,14 +45,14 @@ def mask_rcnn(architecture: Mapping[str, Any], channels: int, outputs: int) -> n
 class Pyramid(nn.Module):
     """The four coarser scales of an encoder as torchvision's detectors want them, and a fifth one."""
 
-    def __init__(self, encoder: nn.Module, *, widths: tuple[int, ...]) -> None:
+    def __init__(self, encoder: nn.Module, *, widths: tuple[int, ...], width: int) -> None:
         super().__init__()
         from torchvision.ops import FeaturePyramidNetwork
         from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
         self.encoder = encoder
-        self.fpn = FeaturePyramidNetwork(list(widths), WIDTH, extra_blocks=LastLevelMaxPool())
-        self.out_channels = WIDTH
+        self.fpn = FeaturePyramidNetwork(list(widths), width, extra_blocks=LastLevelMaxPool())
+        self.out_channels = width
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         features = self.encoder(pixels)[-4:]
