@@ -20,7 +20,7 @@ from geoseg.models import load
 from geoseg.models.bundle import SPEC, WEIGHTS, BundleModel
 from geoseg.models.create import NAME
 from geoseg.models.package import count_state, usual_card, write_package
-from geoseg.models.pruned import RECORD, Size, record_of, section
+from geoseg.models.pruned import RECORD, PruneOptions, Size, record_of, section
 from geoseg.protocols import Segmenter
 from geoseg.quantisation import samples_of
 from geoseg.results import Batch, InputScaling
@@ -28,8 +28,6 @@ from geoseg.spec import json_text
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from geoseg.models.networks.prune import PruneOptions
 
 SIDE = 256
 """Of the samples that classes are compared on, in pixels of a scene."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.models.bundle import BundleModel
+from geoseg.models.pruned import PruneOptions, read_pruning
 from geoseg.pruning import packaged, prune_model, write_record
 from geoseg.runtime.events import Events
 from geoseg.teaching import score_holdout, train
 from geoseg.training.preparation import prepare_training
 
 if TYPE_CHECKING:
-    from geoseg.models.networks.prune import PruneOptions
     from geoseg.training.recipe import TrainRecipe
 
 BETWEEN = ".pruned"
@@ -61,9 +63,14 @@ def prune_and_train(
     events, between = events or Events(), (out / BETWEEN).absolute()
     whole = packaged(name)
     wanted = recipe(between)
+    earlier = [read_pruning(each) for each in (between, out)]  # of an attempt that was stopped, or that was finished
     made = prune_model(whole.folder, out=between, options=options, title=wanted.name, overwrite=True, **settings)
-    record = dict(made.record)
-    record["scores"] = _scores(whole, made.model, wanted, folder=folder, work=between, events=events)
+    key = {"of": whole.fingerprint(), "to": made.model.fingerprint(), "recipe": wanted.decisive() | {"from": None}}
+    record = {**made.record, "scored": hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}
+    known = next((one for one in earlier if one and one.get("scored") == record["scored"]), None)
+    record["scores"] = (
+        known["scores"] if known else _scores(whole, made.model, wanted, folder=folder, work=between, events=events)
+    )
     write_record(made.model, record)
     taught = train(wanted, out=out, folder=folder, restart=restart, events=events)
     shutil.rmtree(between, ignore_errors=True)

@@ -66,7 +66,7 @@ def prune(
 
     from geoseg.cli.progress import progress
     from geoseg.errors import InputError
-    from geoseg.models.networks.prune import PruneOptions
+    from geoseg.models.pruned import PruneOptions
 
     wanted, folder = PruneOptions(**options), Path(out)
     settings: dict[str, Any] = {"scenes": scenes, "bands": bands.split(",") if bands else None}

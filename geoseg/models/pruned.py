@@ -9,12 +9,44 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from geoseg.errors import ModelError
+from geoseg.errors import InputError, ModelError
 
 RECORD = "pruning.json"
 SCHEMA = "geoseg-pruning-1"
+
+
+Measure = Literal["multiply-adds", "channels"]
+Ranking = Literal["global", "layer"]
+Importance = Literal["l2", "l1", "batch-norm"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneOptions:
+    """What is taken away, and by which order."""
+
+    share: float
+    """Of the whole network's, that is to be taken away; above 0 and below 1."""
+    of: Measure = "multiply-adds"
+    """What the share is of: multiply-adds of a forward pass, or channels of all convolutions."""
+    ranking: Ranking = "global"
+    """Channels of all groups against each other, or the same share of each group."""
+    importance: Importance = "l2"
+    """Least goes first: norm of the weights of a group's channel, or the scale of its batch normalisations."""
+    round_to: int = 8
+    """Channels that stay are a multiple of it: what vector units take at a time."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise InputError(f"a share of {self.share:g} cannot be taken away; give one between 0 and 1, e.g. 0.3")
+        for what, value, known in (
+            ("--of", self.of, Measure), ("--ranking", self.ranking, Ranking), ("--importance", self.importance, Importance),
+        ):  # fmt: skip
+            if value not in get_args(known):
+                raise InputError(f"{what} {value!r} is not known; known: {', '.join(get_args(known))}")
+        if self.round_to < 1:
+            raise InputError(f"channels cannot be a multiple of {self.round_to}; give 1, 8 or 16 for --round-to")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +105,8 @@ def section(record: Mapping[str, Any], trained: Sequence[Mapping[str, Any]] = ()
         "## Pruned",
         "",
         f"Whole channels of {record['from']} were taken away: a share of {options['share']:g} of its {options['of']} was asked "
-        f"for, by {options['importance']} importance, ranked by {options['ranking']}, to multiples of {options['round_to']} channels.",
+        f"for. Importance: {options['importance']}; ranking: {options['ranking']}; channels that stay: multiples of "
+        f"{options['round_to']}.",
         "",
         "| | before | after | |",
         "|---|---:|---:|---|",

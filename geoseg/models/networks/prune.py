@@ -13,18 +13,14 @@ import importlib.util
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from geoseg.errors import InputError, ModelError
+from geoseg.errors import ModelError
 from geoseg.models.networks.narrow import LAYERS
-
-Measure = Literal["multiply-adds", "channels"]
-Ranking = Literal["global", "layer"]
-Importance = Literal["l2", "l1", "batch-norm"]
+from geoseg.models.pruned import Importance, Measure, PruneOptions
 
 LEAST_LEFT = 0.1
 """Share of a group's channels that always stays."""
@@ -35,33 +31,6 @@ TRIES = 9
 NEAR_ENOUGH = 0.01
 FARTHEST = 0.1
 """By how much the share may miss what was wanted before it is an error: channels go in steps."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PruneOptions:
-    """What is taken away, and by which order."""
-
-    share: float
-    """Of the whole network's, that is to be taken away; above 0 and below 1."""
-    of: Measure = "multiply-adds"
-    """What the share is of: multiply-adds of a forward pass, or channels of all convolutions."""
-    ranking: Ranking = "global"
-    """Channels of all groups against each other, or the same share of each group."""
-    importance: Importance = "l2"
-    """Least goes first: norm of the weights of a group's channel, or the scale of its batch normalisations."""
-    round_to: int = 8
-    """Channels that stay are a multiple of it: what vector units take at a time."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise InputError(f"a share of {self.share:g} cannot be taken away; give one between 0 and 1, e.g. 0.3")
-        for what, value, known in (
-            ("--of", self.of, Measure), ("--ranking", self.ranking, Ranking), ("--importance", self.importance, Importance),
-        ):  # fmt: skip
-            if value not in get_args(known):
-                raise InputError(f"{what} {value!r} is not known; known: {', '.join(get_args(known))}")
-        if self.round_to < 1:
-            raise InputError(f"channels cannot be a multiple of {self.round_to}; give 1, 8 or 16 for --round-to")
 
 
 def pruned(network: nn.Module, options: PruneOptions, *, bands: int, outputs: int, stride: int) -> nn.Module:
