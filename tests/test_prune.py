@@ -28,7 +28,7 @@ from geoseg.models.create import NewModel, create_model
 from geoseg.models.networks import build_network
 from geoseg.models.networks.narrow import narrow, widths
 from geoseg.models.package import read_card, verify_package, write_package
-from geoseg.models.pruned import PruneOptions, read_pruning
+from geoseg.models.pruned import PruneOptions, read_pruning, section
 from geoseg.pruning import prune_model
 from geoseg.quantisation import quantise_model
 from geoseg.spec import ModelSpec, bands, classes
@@ -331,3 +331,16 @@ def test_a_damaged_record_is_told(tmp_path: Path) -> None:
         (tmp_path / "pruning.json").write_text(text)
         with pytest.raises(ModelError, match=r"pruning\.json cannot be read"):
             read_pruning(tmp_path)
+
+
+def test_scores_stand_beside_those_of_the_same_scenes(slim: Path) -> None:
+    record = read_pruning(slim) or {}
+
+    def scored(*scenes: str, f1: float | None) -> list[dict[str, Any]]:
+        return [{"scene": scene, "f1": f1, "pixel_iou": 0.5} for scene in scenes]
+
+    record["scores"] = {"before": scored("a", "b", f1=0.75), "after": scored("a", "b", f1=None)}
+    told = section(record, scored("b", "a", f1=0.625))
+    assert "| a | 0.750 and 0.500 | - and 0.500 | 0.625 and 0.500 |" in told
+    assert "trained |" not in section(record, scored("c", f1=0.625)), "scores of other scenes are no answer"
+    assert "Held out" not in section(record | {"scores": {"before": [], "after": []}})

@@ -121,7 +121,7 @@ def section(record: Mapping[str, Any], trained: Sequence[Mapping[str, Any]] = ()
             f"({', '.join(record['scenes'])}).",
             "",
         ]
-    if scores := record.get("scores"):
+    if (scores := record.get("scores")) and scores["before"]:
         lines += _scored(scores, trained)
     elif not trained:
         lines += ["A pruned network has to be trained again before its masks are worth what they were.", ""]
@@ -133,15 +133,17 @@ def _less(before: int, after: int) -> str:
 
 
 def _scored(scores: Mapping[str, Sequence[Mapping[str, Any]]], trained: Sequence[Mapping[str, Any]]) -> list[str]:
-    columns = [scores["before"], scores["after"], *([trained] if trained else [])]
-    titles = ["before", "pruned", *(["pruned and trained"] if trained else [])]
+    later = {one["scene"]: one for one in trained}  # of a later training they may be others
+    known = bool(later) and all(one["scene"] in later for one in scores["before"])
+    columns = [scores["before"], scores["after"], *([[later[one["scene"]] for one in scores["before"]]] if known else [])]
+    titles = ["before", "pruned", *(["pruned and trained"] if known else [])]
     lines = [
         "Held out scenes through the whole of `geoseg run`, object F1@.5 and pixel IoU:",
         "",
         f"| scene | {' | '.join(titles)} |",
         f"|---|{'---:|' * len(titles)}",
     ]
-    for row in zip(*columns, strict=False):
+    for row in zip(*columns, strict=True):
         cells = [
             " and ".join("-" if one[name] is None else f"{one[name]:.3f}" for name in ("f1", "pixel_iou"))
             for one in row
