@@ -19,6 +19,7 @@ from geoseg.disk import room_for
 from geoseg.errors import RunError
 from geoseg.metrics import evaluate
 from geoseg.models.bundle import SPEC, WEIGHTS
+from geoseg.models.pruned import RECORD as PRUNING
 from geoseg.pipeline import run
 from geoseg.runtime.events import Events
 from geoseg.runtime.stop import Stop, signals_set
@@ -34,8 +35,8 @@ from geoseg.training.session import fit
 from geoseg.training.start import parent_of
 
 RECORD, CARD = "training.json", "card.md"
-PACKAGE = (WEIGHTS, CARD, "curves.png", RECORD, SPEC)
-"""In the order of their move into OUT: a folder with a spec.json holds a whole model."""
+PACKAGE = (WEIGHTS, CARD, "curves.png", RECORD, PRUNING, SPEC)
+"""In the order of their move into OUT: a folder with a spec.json holds a whole model. Only pruned ones have a pruning.json."""
 
 WRITTEN = (*PACKAGE, "metrics.csv", "tensorboard")
 """All that a training leaves in OUT."""
@@ -108,8 +109,11 @@ def train(
                 record = training_record(made, trained, scores, seconds=seconds)
                 write_json(package / RECORD, record)
                 (package / CARD).write_text(card(spec, record), encoding="utf-8")
+                if made.start.pruning is not None:
+                    write_json(package / PRUNING, dict(made.start.pruning))
                 for name in PACKAGE:
-                    os.replace(package / name, workspace.out / name)
+                    if name != PRUNING or made.start.pruning is not None:
+                        os.replace(package / name, workspace.out / name)
             workspace.clear()
     return Taught(out=Path(out), record=record)
 

@@ -188,8 +188,9 @@ def _rows(model: Model) -> list[tuple[str, str]]:
         ("trained on", spec.trained_on or "not stated"),
     ]
     if spec.architecture:
-        kind, settings = str(spec.architecture.get("type", "unknown")), dict(spec.architecture)
-        settings.pop("type", None)
+        from geoseg.models.catalogue import settings_of
+
+        kind, settings = str(spec.architecture.get("type", "unknown")), settings_of(spec.architecture)
         told = ", ".join(f"{key} {value}" for key, value in settings.items())
         rows.insert(7, ("network", f"{kind} ({told})" if told else kind))
     folder = _folder(model)

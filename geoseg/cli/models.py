@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from geoseg.cli.model_files import export, new, show, verify
+from geoseg.cli.prune import prune
 
 
 @click.group("models")
@@ -12,7 +13,7 @@ def command() -> None:
     """List models, show what one needs, make and check packages."""
 
 
-for each in (show, new, verify, export):
+for each in (show, new, verify, export, prune):
     command.add_command(each)
 
 

@@ -126,3 +126,11 @@ def nearest_first(name: str, known: Iterable[str], *, most: int | None = None) -
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
     return [*near, *(other for other in names if other not in near)][:most]
+
+
+def settings_of(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an architecture record as people read them: of narrower layers only how many they are."""
+    settings = {str(name): value for name, value in architecture.items() if name != "type"}
+    if isinstance(pruned := settings.get("pruned"), Mapping):
+        settings["pruned"] = f"in {len(pruned)} layers"
+    return settings

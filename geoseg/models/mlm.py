@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from geoseg.errors import ModelError
-from geoseg.models.catalogue import NETWORKS
+from geoseg.models.catalogue import NETWORKS, settings_of
 from geoseg.spec import ModelSpec
 
 SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.1/schema.json"
@@ -79,7 +79,7 @@ def mlm_properties(
     kind = str(spec.architecture.get("type", "unknown"))
     architecture = NETWORKS[kind].title if kind in NETWORKS else str(spec.architecture.get("model", kind))
     source = pretrained_source or spec.trained_on or None
-    settings = {name: value for name, value in spec.architecture.items() if name != "type" and value is not None}
+    settings = {name: value for name, value in settings_of(spec.architecture).items() if value is not None}
     more = {
         "patch": spec.patch,
         "halo": spec.halo,

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from geoseg.disk import replacing
 from geoseg.errors import ModelError
 from geoseg.models.bundle import SPEC, WEIGHTS, BundleModel, read_record
+from geoseg.models.catalogue import settings_of
 from geoseg.models.mlm import check_item, stac_item
+from geoseg.models.pruned import RECORD as PRUNING
 from geoseg.models.quantised import GRAPH, RECORD
 from geoseg.models.weights import file_sha256
 from geoseg.protocols import Model
@@ -68,7 +70,7 @@ def write_package(
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / WEIGHTS) as file:
             file.write(save(halved))
-        for stale in (RECORD, GRAPH):  # made of the weights that were here before
+        for stale in (RECORD, GRAPH, PRUNING):  # made of the weights that were here before
             (folder / stale).unlink(missing_ok=True)
         complete = replace(spec, weights_sha256=file_sha256(folder / WEIGHTS))
         with replacing(folder / SPEC) as file:
@@ -98,7 +100,7 @@ def usual_card(spec: ModelSpec, parameters: int, *, more: str = "") -> str:
     """A card in Markdown of what the spec says, and `more` beneath it."""
     low, high = spec.resolution_m
     classes = ", ".join(f"{name} ({i})" for i, name in enumerate(spec.class_names))
-    settings = ", ".join(f"{key} {value}" for key, value in spec.architecture.items() if key != "type")
+    settings = ", ".join(f"{key} {value}" for key, value in settings_of(spec.architecture).items())
     rows = [
         ("bands", ", ".join(band.name + (" (may be missing)" if band.optional else "") for band in spec.bands)),
         ("pixel size", f"meant for {low:g} to {high:g} m, nominal {spec.nominal_m:g} m"),

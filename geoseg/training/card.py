@@ -9,6 +9,7 @@ from importlib.metadata import version
 from statistics import median
 from typing import Any
 
+from geoseg.models.pruned import section
 from geoseg.spec import ModelSpec
 from geoseg.training.preparation import Preparation
 from geoseg.training.session import Trained
@@ -63,6 +64,7 @@ def training_record(
             "geoseg": VERSION, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES},
         },
         "notes": list(made.notes),
+        **({} if made.start.pruning is None else {"pruning": dict(made.start.pruning)}),
     }  # fmt: skip
 
 
@@ -82,7 +84,8 @@ def card(spec: ModelSpec, record: Mapping[str, Any]) -> str:
         "|---|---|",
         f"| bands | {bands} |",
         f"| pixel size | trained at {spec.nominal_m:g} m, meant for {low:g} to {high:g} m |",
-        f"| network | {spec.architecture.get('type')} with {spec.architecture.get('encoder', '-')} |",
+        f"| network | {spec.architecture.get('type')} with {spec.architecture.get('encoder', '-')}"
+        f"{', pruned' if 'pruned' in spec.architecture else ''} |",
         f"| began | {spec.trained_on} |",
         f"| licence | {spec.licence or 'not stated'} |",
         f"| made by | geoseg {record['versions']['geoseg']}, torch {record['versions']['torch']}, "
@@ -121,9 +124,10 @@ def card(spec: ModelSpec, record: Mapping[str, Any]) -> str:
         + ".",
         "",
     ]
+    before = [] if "pruning" not in record else [section(record["pruning"], record["holdout"])]
     if not record["holdout"]:
         lines += ["No holdout scene was given: nothing is known of scenes that the training never looked at.", ""]
-        return "\n".join(lines)
+        return "\n".join([*lines, *before])
     lines += [
         "Holdout scenes, never looked at while training, through the whole of `geoseg run`:",
         "",
@@ -135,7 +139,7 @@ def card(spec: ModelSpec, record: Mapping[str, Any]) -> str:
             f"| {one['scene']} | {'partial' if one['partial'] else 'complete'} | {one['true']} | {one['found']} | "
             f"{_score(one['f1'])} | {_score(one['pq'])} | {_score(one['pixel_iou'])} |"
         )
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *before])
 
 
 def _score(value: float | None) -> str:

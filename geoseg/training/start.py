@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from geoseg.errors import InputError, ModelError
+from geoseg.models.bundle import BundleModel
 from geoseg.models.catalogue import NETWORKS
 from geoseg.models.networks import BUILDERS, build_network
+from geoseg.models.pruned import read_pruning
 from geoseg.models.registry import bundled_names, load
 from geoseg.protocols import TorchModel
 from geoseg.scene import band_name
@@ -37,6 +39,8 @@ class Start:
     """Weights of the parent's network."""
     fingerprint: str | None = None
     """Of the parent."""
+    pruning: Mapping[str, Any] | None = None
+    """What the parent's pruning.json holds, where its network was pruned."""
 
     def network(self, *, seed: int) -> tuple[nn.Module, tuple[str, ...]]:
         """The network with its first weights, and the names of the tensors that are new in spite of a parent."""
@@ -96,7 +100,8 @@ def starting_point(recipe: TrainRecipe, *, folder: Path = Path()) -> Start:
     )  # fmt: skip
     _check_patch(recipe, spec)
     state = cast(TorchModel, model).network().state_dict()
-    return Start(spec=spec, parent=parent, state=state, fingerprint=model.fingerprint())
+    pruning = read_pruning(model.folder) if isinstance(model, BundleModel) else None
+    return Start(spec=spec, parent=parent, state=state, fingerprint=model.fingerprint(), pruning=pruning)
 
 
 def _instances(recipe: TrainRecipe, folder: Path) -> InstanceRule | None:

@@ -18,6 +18,7 @@ from geoseg.models.networks.fcn import fcn
 from geoseg.models.networks.hrnet import hrnet
 from geoseg.models.networks.library import deeplabv3_plus, pspnet, segformer, upernet
 from geoseg.models.networks.mask_rcnn import mask_rcnn
+from geoseg.models.networks.narrow import narrow
 from geoseg.models.networks.segnet import segnet
 from geoseg.models.networks.swin import register
 from geoseg.models.networks.unet import detail_unet, unet
@@ -42,15 +43,15 @@ def build_network(architecture: Mapping[str, Any], *, channels: int, outputs: in
     says for kinds that find objects one by one.
 
     `architecture["type"]` names the kind (see geoseg.models.catalogue), the other entries are its settings: `encoder` is a
-    name of segmentation_models_pytorch (`tu-NAME` takes timm's NAME). Rows and columns are multiples of the network's
-    stride. Raises ModelError.
+    name of segmentation_models_pytorch (`tu-NAME` takes timm's NAME), `pruned` the layers that are narrower than usual.
+    Rows and columns are multiples of the network's stride. Raises ModelError.
     """
     kind = network_kind(str(architecture.get("type")))
     if NETWORKS[kind.name].encoder is not None and "encoder" in architecture:
         kind.check_encoder(str(architecture["encoder"]))
     register()
     try:
-        return BUILDERS[kind.name](architecture, channels, outputs)
+        network = BUILDERS[kind.name](architecture, channels, outputs)
     except KeyError as error:
         raise ModelError(
             f"network type {kind.name!r} needs the setting {error.args[0]!r}; found {sorted(architecture)}; "
@@ -62,3 +63,4 @@ def build_network(architecture: Mapping[str, Any], *, channels: int, outputs: in
             f"network {kind.name!r} cannot be built of {dict(architecture)} ({reason[:200]}); `geoseg models show {kind.name}` "
             f"prints its settings"
         ) from error
+    return narrow(network, architecture["pruned"]) if "pruned" in architecture else network
