@@ -149,6 +149,11 @@ class ModelSpec:
                     f"model {self.name!r} finds objects with score {limits.score} and overlap {limits.overlap}; numbers between "
                     f"0 and 1 are expected"
                 )
+            if not self.halo:
+                raise ModelError(
+                    f"model {self.name!r} finds objects in patches that do not overlap, which cuts them at the seams; give it a "
+                    f"halo of {self.stride} or more, best of the size of its objects"
+                )
             if self.upsample != 1 or self.hysteresis is not None or len(self.class_names) < len(self.outputs):
                 raise ModelError(
                     f"model {self.name!r} finds objects, and has upsample, hysteresis or outputs that are no classes; leave them "

@@ -78,7 +78,8 @@ class CompareViews:
             if same and j <= i:
                 continue
             common = Window(*own.patch[i].tolist()) & Window(*theirs.patch[j].tolist())
-            if agreement(own.window(i), ours(i), theirs.window(j), other(j), common) > self.overlap:
+            cut = CUT in (own.sight[i], theirs.sight[j])
+            if agreement(own.window(i), ours(i), theirs.window(j), other(j), common, cut=cut) > self.overlap:
                 found.append((i, j))
         return np.array(found, np.int64).reshape(-1, 2)
 

@@ -17,6 +17,10 @@ OWN, WHOLE, CUT = range(3)
 """How well a patch sees an object: all of it, and its first pixel lies in the patch's cell; all of it; not all of it."""
 
 
+NEAR, BLUR = 2, 16
+"""Masks of detectors end so many pixels from where an object does, and as many more as one in BLUR of its size."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Views:
     kind: NDArray[np.uint8]
@@ -120,8 +124,11 @@ def seen(objects: Objects, patch: Patch, valid: NDArray[np.bool_], scene: Window
     )  # fmt: skip
 
 
-def agreement(one: Window, mask: NDArray[np.bool_], other: Window, its: NDArray[np.bool_], common: Window) -> float:
-    """Intersection over union of two masks within a window; 0 where neither has a pixel there."""
+def agreement(
+    one: Window, mask: NDArray[np.bool_], other: Window, its: NDArray[np.bool_], common: Window, *, cut: bool = False
+) -> float:
+    """Intersection over union of two masks within a window; where one is `cut`, over the smaller of them. 0 where they share
+    no pixel there."""
     here, there = one & common, other & common
     both = here & there
     if not both:
@@ -129,8 +136,11 @@ def agreement(one: Window, mask: NDArray[np.bool_], other: Window, its: NDArray[
     shared = int(np.count_nonzero(mask[both.within(one).slices] & its[both.within(other).slices]))
     if not shared:
         return 0.0
-    total = np.count_nonzero(mask[here.within(one).slices]) + np.count_nonzero(its[there.within(other).slices])
-    return shared / (int(total) - shared)
+    sizes = [
+        int(np.count_nonzero(values[part.within(box).slices]))
+        for values, part, box in ((mask, here, one), (its, there, other))
+    ]
+    return shared / (min(sizes) if cut else sum(sizes) - shared)
 
 
 def _tight(window: Window, pixels: NDArray[np.bool_]) -> tuple[Window, NDArray[np.bool_]]:
@@ -149,10 +159,11 @@ def _holds(cell: Window, row: int, col: int) -> bool:
 
 
 def _cut(box: Window, window: Window, scene: Window) -> bool:
-    """Whether an object reaches a side of its patch beyond which the scene goes on."""
+    """Whether an object reaches a side of its patch beyond which the scene goes on, or ends as near to it as masks are sharp."""
+    down, right = (NEAR + size // BLUR for size in box.shape)
     return (
-        (box.row == window.row > scene.row)
-        or (box.col == window.col > scene.col)
-        or (box.row_stop == window.row_stop < scene.row_stop)
-        or (box.col_stop == window.col_stop < scene.col_stop)
+        (box.row - down < window.row > scene.row)
+        or (box.col - right < window.col > scene.col)
+        or (box.row_stop + down > window.row_stop < scene.row_stop)
+        or (box.col_stop + right > window.col_stop < scene.col_stop)
     )

@@ -112,8 +112,6 @@ def prepare_training(recipe: TrainRecipe, *, folder: Path) -> Preparation:
     """Opens all that a recipe names and checks that it fits together. Raises GeosegError for what does not."""
     start = starting_point(recipe, folder=folder)
     spec, names = start.spec, recipe.targets.names
-    if spec.instances is not None:
-        _check_objects(recipe)
     scenes = tuple(open_scenes(recipe, spec, folder=folder))
     counts = tuple(census(one, classes=len(names)) for one in scenes)
     for one, count in zip(scenes, counts, strict=True):
@@ -130,16 +128,6 @@ def prepare_training(recipe: TrainRecipe, *, folder: Path) -> Preparation:
             f"{_remedy(absent, recipe)}"
         )
     return made
-
-
-def _check_objects(recipe: TrainRecipe) -> None:
-    """InputError for what only networks of classes learn."""
-    if recipe.schedule.precision == "bf16":
-        raise InputError("networks that find objects compute in fp32; leave schedule.precision out")
-    if recipe.targets.distance:
-        raise InputError("networks that find objects have no distance to learn; leave targets.distance out")
-    if not recipe.targets.boundary_px:
-        raise InputError("touching fields would be one object; give targets.boundary_px 1 or more")
 
 
 def _remedy(absent: list[str], recipe: TrainRecipe) -> str:

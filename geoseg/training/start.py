@@ -62,6 +62,8 @@ def starting_point(recipe: TrainRecipe, *, folder: Path = Path()) -> Start:
     Raises ModelError or InputError.
     """
     instances = _instances(recipe, folder)
+    if instances is not None:
+        _check_objects(recipe)
     names = [name for name in recipe.targets.names if name != "boundary" or instances is None]
     outputs = tuple(Channel(name=name) for name in names)
     if recipe.targets.distance:
@@ -80,7 +82,7 @@ def starting_point(recipe: TrainRecipe, *, folder: Path = Path()) -> Start:
         patch = recipe.run_patch or max(512, recipe.patch)
         spec = ModelSpec(
             **usual, bands=_bands(recipe.bands or USUAL_BANDS), scaling="scene", clip=CLIP, architecture=architecture,
-            stride=stride, patch=patch, halo=_halo(patch, stride),
+            stride=stride, patch=patch, halo=_halo(patch, stride, objects=instances is not None),
         )  # fmt: skip
         _check_patch(recipe, spec)
         return Start(spec=spec)
@@ -91,11 +93,12 @@ def starting_point(recipe: TrainRecipe, *, folder: Path = Path()) -> Start:
         )
     parent = model.spec
     architecture = _trainable(recipe.from_, parent)
-    scaling = recipe.scaling or parent.scaling
+    scaling, asked = recipe.scaling or parent.scaling, recipe.run_patch
+    halo = _halo(asked, parent.stride, objects=instances is not None) if asked else parent.halo
     spec = ModelSpec(
         **usual, bands=_inherited_bands(recipe, parent, scaling=scaling), scaling=scaling, units=parent.units,
         clip=CLIP if scaling == "scene" and parent.scaling != "scene" else parent.clip, stride=parent.stride,
-        patch=recipe.run_patch or parent.patch, halo=_halo(recipe.run_patch, parent.stride) if recipe.run_patch else parent.halo,
+        patch=asked or parent.patch, halo=halo,
         reach=parent.reach, upsample=parent.upsample, architecture=architecture,
     )  # fmt: skip
     _check_patch(recipe, spec)
@@ -110,6 +113,16 @@ def _instances(recipe: TrainRecipe, folder: Path) -> InstanceRule | None:
         return load(parent_of(recipe.from_, folder)).spec.instances
     kind = NETWORKS.get(str((recipe.network or {}).get("type")))
     return InstanceRule() if kind is not None and kind.instances else None
+
+
+def _check_objects(recipe: TrainRecipe) -> None:
+    """InputError for what only networks of classes learn."""
+    if recipe.schedule.precision == "bf16":
+        raise InputError("networks that find objects compute in fp32; leave schedule.precision out")
+    if recipe.targets.distance:
+        raise InputError("networks that find objects have no distance to learn; leave targets.distance out")
+    if not recipe.targets.boundary_px:
+        raise InputError("touching fields would be one object; give targets.boundary_px 1 or more")
 
 
 def fitted(
@@ -234,9 +247,11 @@ def _asked(network: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     return architecture, 2 ** len(scales) if scales else kind.stride
 
 
-def _halo(patch: int | None, stride: int) -> int:
-    """64 pixels, or an eighth of small patches."""
-    return min(64, (patch or 512) // 8) // stride * stride
+def _halo(patch: int, stride: int, *, objects: bool = False) -> int:
+    """64 pixels, or an eighth of small patches; where objects are to be seen whole up to 128, a quarter, and never 0."""
+    if objects:
+        return max(stride, min(128, patch // 4) // stride * stride)
+    return min(64, patch // 8) // stride * stride
 
 
 def _check_patch(recipe: TrainRecipe, spec: ModelSpec) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from geoseg.models.networks.encoders import check_scales, encoder_of
 
@@ -32,14 +33,22 @@ def mask_rcnn(architecture: Mapping[str, Any], channels: int, outputs: int) -> n
     encoder = encoder_of(name, channels, network="mask-rcnn")
     backbone = Pyramid(encoder, widths=check_scales(encoder, name, network="mask-rcnn", count=4), width=width)
     detector = MaskRCNN(
-        backbone, image_mean=[0.0] * channels, image_std=[1.0] * channels, _skip_resize=True,
+        backbone,
         rpn_anchor_generator=AnchorGenerator(tuple(anchors), (SHAPES,) * len(anchors)),
         box_head=TwoMLPHead(width * ROI**2, 4 * width), box_predictor=FastRCNNPredictor(4 * width, outputs),
         mask_head=MaskRCNNHeads(width, (width,) * 4, 1), mask_predictor=MaskRCNNPredictor(width, width, outputs),
         box_detections_per_img=int(architecture["detections"]), box_batch_size_per_image=samples,
         rpn_batch_size_per_image=min(256, samples),
     )  # fmt: skip
+    detector.transform = AsTheyAre(min_size=1, max_size=1, image_mean=[0.0] * channels, image_std=[1.0] * channels)
     return MaskRcnnNetwork(detector)
+
+
+class AsTheyAre(GeneralizedRCNNTransform):  # type: ignore[misc]
+    """Patches keep their size, in prediction too: torchvision brings images to 800 pixels otherwise."""
+
+    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
+        return image, target
 
 
 class Pyramid(nn.Module):
