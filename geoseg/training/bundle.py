@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 
 from geoseg.errors import GeosegError, ModelError
+from geoseg.models.bundle import BundleModel
 from geoseg.models.networks import build_network
 from geoseg.models.package import read_card, write_package
 from geoseg.spec import BandSpec, ModelSpec, classes
 from geoseg.training import aerial, library, pool
 from geoseg.training.loop import Schedule, train
-from geoseg.training.samples import CLIP, Source
+from geoseg.training.samples import CLIP, Blend, Source
 from geoseg.training.targets import BOUNDARY
 
 NETWORK = {
@@ -27,8 +28,14 @@ NETWORK = {
     "detail_channels": 16,
 }
 
-POOL_SCENES = 120
-"""Generated scenes of 384 x 384 px that fields-s2 is trained on."""
+POOL_SCENES = 266
+"""Generated scenes of 384 x 384 px at two dates that fields-s2 and fields-s2-2dates are trained on."""
+
+AERIAL_SCENES = 40
+"""Generated scenes of 768 x 768 px beside the aerial images that fields-rgb is trained on."""
+
+FIRST_LAYERS = ("unet.encoder.model.conv_stem.weight", "detail.0.0.weight")
+"""Weights of NETWORK that see the bands: (output, band, row, col)."""
 
 RGB_SPEC = ModelSpec(
     name="fields-rgb",
@@ -60,12 +67,23 @@ S2_SPEC = ModelSpec(
     halo=64,
     stride=32,
     reach="patch",
-    resolution_m=(7.0, 15.0),
+    resolution_m=(5.0, 20.0),
     nominal_m=10.0,
     min_area_m2=4000.0,
     licence="Apache-2.0",
     architecture=NETWORK,
-    trained_on="generated scenes only, some with real US parcel shapes (cultionet, Apache-2.0); no pretrained weights",
+    trained_on="generated scenes only, some with real parcel shapes (US: cultionet, Apache-2.0; Azerbaijan: eo-grow, MIT); "
+    "no pretrained weights",
+)
+
+S2_DATES_SPEC = replace(
+    S2_SPEC,
+    name="fields-s2-2dates",
+    title="Fields in two dates of Sentinel-2 and others of about 10 m",
+    bands=(
+        *S2_SPEC.bands,
+        *(BandSpec(name=f"{band.name}_2", optional=band.optional) for band in S2_SPEC.bands),
+    ),
 )
 
 
@@ -77,18 +95,33 @@ class Making:
     source: Callable[[Path, Path, int], Source]
     """Training samples from the data folder, the output folder (for scenes made once) and the seed."""
     schedule: Schedule
+    parts: tuple[ModelSpec, ...] = ()
+    """Models that are the same network with only the first of its bands; their weights are cut out of it."""
     boundary_bias: float
     """Added to the boundary's logit after training. A lost piece of edge joins two fields while a thick edge costs
     little. How each value was chosen stands in the model's card."""
 
 
-def _rgb_source(data: Path, _out: Path, _seed: int) -> Source:
-    return aerial.AerialSource(scenes=aerial.read_scenes(data / "naip-us-fields"), patch=384)
+def _rgb_source(data: Path, out: Path, seed: int) -> Source:
+    drawn = aerial.AerialSource(scenes=aerial.read_scenes(data / "naip-us-fields"), patch=384)
+    paths = pool.fill(
+        out / "fields-rgb.scenes", look=pool.AERIAL, count=AERIAL_SCENES, seed=1000 * seed, cells=_cells(data)
+    )
+    generated = pool.PoolSource(scenes=pool.read(paths), patch=384, without_nir=0.0, one_date=1.0, bands=3)
+    return Blend(first=drawn, second=generated, share=0.3)
+
+
+def _cells(data: Path) -> pool.Cells:
+    return {
+        "dense": library.read_cells(data / "vec-usa-cultionet-grids"),
+        "sparse": library.read_sparse_cells(data / "vec-azerbaijan-eogrow"),
+    }
 
 
 def _s2_source(data: Path, out: Path, seed: int) -> Source:
-    cells = library.read_cells(data / "vec-usa-cultionet-grids")
-    paths = pool.fill(out / "fields-s2.scenes", count=POOL_SCENES, seed=1000 * seed, cells=cells)
+    paths = pool.fill(
+        out / "fields-s2.scenes", look=pool.SATELLITE, count=POOL_SCENES, seed=1000 * seed, cells=_cells(data)
+    )
     return pool.PoolSource(scenes=pool.read(paths))
 
 
@@ -96,29 +129,65 @@ MAKINGS: Mapping[str, Making] = {
     "fields-rgb": Making(
         spec=RGB_SPEC, source=_rgb_source, schedule=Schedule(steps=1000, batch=4, seed=1), boundary_bias=1.5
     ),
-    "fields-s2": Making(
-        spec=S2_SPEC, source=_s2_source, schedule=Schedule(steps=1600, batch=8, seed=1), boundary_bias=0.5
+    "fields-s2-2dates": Making(
+        spec=S2_DATES_SPEC,
+        source=_s2_source,
+        schedule=Schedule(steps=2600, batch=8, seed=1),
+        parts=(S2_SPEC,),
+        boundary_bias=0.5,
     ),
 }
 
+MADE_WITH = {part.name: name for name, making in MAKINGS.items() for part in making.parts}
+"""The making that brings a model which has none of its own."""
+
 
 def make(
-    name: str, *, data: Path, out: Path, steps: int | None = None, seed: int | None = None, resume: bool = False
+    name: str,
+    *,
+    data: Path,
+    out: Path,
+    steps: int | None = None,
+    seed: int | None = None,
+    start: Path | None = None,
+    resume: bool = False,
 ) -> Path:
-    """Train the model `name` and write OUT/name/spec.json and weights.safetensors; returns that folder."""
-    making = MAKINGS.get(name)
+    """Train the model `name` and write OUT/name/spec.json and weights.safetensors; returns that folder.
+
+    `start` is the folder of a model to begin with, of as many bands or fewer; without it weights are random.
+    """
+    making = MAKINGS.get(MADE_WITH.get(name, name))
     if making is None:
-        raise ModelError(f"no bundled model {name!r}; known: {', '.join(MAKINGS)}")
+        raise ModelError(f"no bundled model {name!r}; known: {', '.join(sorted([*MAKINGS, *MADE_WITH]))}")
     usual = making.schedule
     schedule = replace(usual, steps=usual.steps if steps is None else steps, seed=usual.seed if seed is None else seed)
     torch.manual_seed(schedule.seed)
     spec = making.spec
     network = build_network(spec.architecture, channels=len(spec.bands), outputs=len(spec.outputs))
-    checkpoint = out / f"{name}.checkpoint"
+    if start is not None:
+        network.load_state_dict(widened(BundleModel.open(start).network().state_dict(), channels=len(spec.bands)))
+    checkpoint = out / f"{spec.name}.checkpoint"
     source = making.source(data, out, schedule.seed)
     trained = train(network, source, schedule, checkpoint=checkpoint, resume=resume)
     favour_boundary(trained, by=making.boundary_bias)
-    return write_bundle(trained.state_dict(), spec, out / name)
+    for each in (spec, *making.parts):
+        write_bundle(narrowed(trained.state_dict(), channels=len(each.bands)), each, out / each.name)
+    return out / name
+
+
+def widened(state: Mapping[str, torch.Tensor], *, channels: int) -> dict[str, torch.Tensor]:
+    """Weights of NETWORK for so many bands: later bands begin as a tenth of the first ones, in their order."""
+    wide = dict(state)
+    for name in FIRST_LAYERS:
+        weight = state[name]
+        copies = -(-channels // weight.shape[1]) - 1
+        wide[name] = torch.cat([weight, *[weight * 0.1] * copies], dim=1)[:, :channels]
+    return wide
+
+
+def narrowed(state: Mapping[str, torch.Tensor], *, channels: int) -> dict[str, torch.Tensor]:
+    """Weights of NETWORK for the first bands only: the same function as with zeros in the others."""
+    return {name: value[:, :channels] if name in FIRST_LAYERS else value for name, value in state.items()}
 
 
 def favour_boundary(network: torch.nn.Module, *, by: float) -> None:
@@ -135,11 +204,14 @@ def write_bundle(state: Mapping[str, torch.Tensor], spec: ModelSpec, folder: Pat
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m geoseg.training.bundle", description=__doc__)
-    parser.add_argument("name", choices=sorted(MAKINGS))
+    parser.add_argument("name", choices=sorted([*MAKINGS, *MADE_WITH]))
     parser.add_argument("--data", type=Path, required=True, help="folder with the training data")
     parser.add_argument("--out", type=Path, required=True, help="folder that gets a folder named after the model")
     parser.add_argument("--steps", type=int, help="training steps; the model's own number if not given")
     parser.add_argument("--seed", type=int, help="of weights and samples; the model's own if not given")
+    parser.add_argument(
+        "--start", type=Path, metavar="FOLDER", help="a model to begin with; random weights if not given"
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0: its own choice")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in OUT")
     options = parser.parse_args(arguments)
@@ -153,6 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
             out=options.out,
             steps=options.steps,
             seed=options.seed,
+            start=options.start,
             resume=options.resume,
         )
     except GeosegError as error:
