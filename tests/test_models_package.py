@@ -22,7 +22,8 @@ from geoseg.testing.models import IdentityModel
 
 FINGERPRINTS = {
     "fields-rgb": "5011874712fde6422b8f47a91b280ec8b866849471604b4f47dbf8b971068a22",
-    "fields-s2": "6525b2ec712e02c6e5b0c4acca82c26ae8d32c8567a5d29f8553e581fd8aab02",
+    "fields-s2": "bafd6915511a0e6acc0d95398714a023d77cfc33c1e14902f4afb323183e4f72",
+    "fields-s2-2dates": "2b797558f033486eb3f4efbe3e1672725c08f732ad32d321f020188ddb9485fb",
 }
 """Runs are known by them: neither metadata nor cards may change them."""
 

@@ -18,7 +18,7 @@ import geoseg.models
 from geoseg.errors import InputError, ModelError
 from geoseg.models.networks import build_network
 from geoseg.spec import ModelSpec
-from geoseg.training.bundle import MADE_WITH, MAKINGS, NETWORK, make, narrowed, widened, write_bundle
+from geoseg.training.bundle import MADE_WITH, MAKINGS, NETWORK, make, mean_of, narrowed, widened, write_bundle
 from geoseg.training.generate import generate_dates, generate_scene
 from geoseg.training.library import ARCHIVE, read_cells
 from geoseg.training.loop import Schedule, segmentation_loss, train
@@ -127,6 +127,8 @@ def test_one_date_is_the_network_of_two_with_zeros_in_the_second() -> None:
     pixels = torch.randn(1, 4, 64, 64)
     with torch.inference_mode():
         assert torch.allclose(one(pixels), wide(torch.cat([pixels, torch.zeros_like(pixels)], dim=1)), atol=1e-5)
+    half = mean_of(wide.state_dict(), widened(one.state_dict(), channels=8))
+    assert torch.equal(half["head.bias"], wide.state_dict()["head.bias"])
     wide.load_state_dict(widened(one.state_dict(), channels=8))
     with torch.inference_mode():
         assert torch.allclose(one(pixels), wide(torch.cat([pixels, torch.zeros_like(pixels)], dim=1)), atol=1e-5)

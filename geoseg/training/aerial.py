@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from geoseg.errors import InputError
-from geoseg.training.samples import CLIP, Sample, SceneScale, turned, varied, worn
+from geoseg.training.samples import Sample, SceneScale, turned, varied
 from geoseg.training.targets import class_mask
 
 KEPT_OUT = (
@@ -60,9 +60,9 @@ class AerialSource:
         pixels = _resized(crop, self.patch)
         moved = shapely.transform(scene.parcels, lambda points: (points - (col, row)) / zoom)
         target = class_mask(moved, (self.patch, self.patch), boundary_px=BOUNDARY_PX)
-        scaled = worn(varied(scene.scale.jittered(rng).apply(pixels), rng), rng)
+        scaled = varied(scene.scale.jittered(rng).apply(pixels), rng)
         scaled, target = turned(scaled, target, rng)
-        return Sample(pixels=np.clip(scaled, -CLIP, CLIP), target=target)
+        return Sample(pixels=scaled, target=target)
 
 
 def read_scenes(folder: Path, *, kept_out: Sequence[str] = KEPT_OUT) -> list[AerialScene]:

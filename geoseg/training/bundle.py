@@ -18,8 +18,7 @@ from geoseg.models.package import read_card, write_package
 from geoseg.spec import BandSpec, ModelSpec, classes
 from geoseg.training import aerial, library, pool
 from geoseg.training.loop import Schedule, train
-from geoseg.training.samples import CLIP, Blend, Source
-from geoseg.training.targets import BOUNDARY
+from geoseg.training.samples import CLIP, Source
 
 NETWORK = {
     "type": "detail-unet",
@@ -30,9 +29,6 @@ NETWORK = {
 
 POOL_SCENES = 266
 """Generated scenes of 384 x 384 px at two dates that fields-s2 and fields-s2-2dates are trained on."""
-
-AERIAL_SCENES = 40
-"""Generated scenes of 768 x 768 px beside the aerial images that fields-rgb is trained on."""
 
 FIRST_LAYERS = ("unet.encoder.model.conv_stem.weight", "detail.0.0.weight")
 """Weights of NETWORK that see the bands: (output, band, row, col)."""
@@ -97,18 +93,14 @@ class Making:
     schedule: Schedule
     parts: tuple[ModelSpec, ...] = ()
     """Models that are the same network with only the first of its bands; their weights are cut out of it."""
-    boundary_bias: float
-    """Added to the boundary's logit after training. A lost piece of edge joins two fields while a thick edge costs
-    little. How each value was chosen stands in the model's card."""
+    favour: tuple[float, float, float]
+    """Added to the logits of background, field and boundary after training. A lost piece of edge joins two fields while a
+    thick edge costs little; and generated land is farmed less than most of the land that a model is asked about.
+    How each value was chosen stands in the model's card."""
 
 
-def _rgb_source(data: Path, out: Path, seed: int) -> Source:
-    drawn = aerial.AerialSource(scenes=aerial.read_scenes(data / "naip-us-fields"), patch=384)
-    paths = pool.fill(
-        out / "fields-rgb.scenes", look=pool.AERIAL, count=AERIAL_SCENES, seed=1000 * seed, cells=_cells(data)
-    )
-    generated = pool.PoolSource(scenes=pool.read(paths), patch=384, without_nir=0.0, one_date=1.0, bands=3)
-    return Blend(first=drawn, second=generated, share=0.3)
+def _rgb_source(data: Path, _out: Path, _seed: int) -> Source:
+    return aerial.AerialSource(scenes=aerial.read_scenes(data / "naip-us-fields"), patch=384)
 
 
 def _cells(data: Path) -> pool.Cells:
@@ -127,14 +119,14 @@ def _s2_source(data: Path, out: Path, seed: int) -> Source:
 
 MAKINGS: Mapping[str, Making] = {
     "fields-rgb": Making(
-        spec=RGB_SPEC, source=_rgb_source, schedule=Schedule(steps=1000, batch=4, seed=1), boundary_bias=1.5
+        spec=RGB_SPEC, source=_rgb_source, schedule=Schedule(steps=1000, batch=4, seed=1), favour=(0.0, 0.0, 1.5)
     ),
     "fields-s2-2dates": Making(
         spec=S2_DATES_SPEC,
         source=_s2_source,
-        schedule=Schedule(steps=2600, batch=8, seed=1),
+        schedule=Schedule(steps=2600, batch=8, learning_rate=1.5e-3, seed=1),
         parts=(S2_SPEC,),
-        boundary_bias=0.5,
+        favour=(-0.5, 0.0, 0.5),
     ),
 }
 
@@ -154,7 +146,8 @@ def make(
 ) -> Path:
     """Train the model `name` and write OUT/name/spec.json and weights.safetensors; returns that folder.
 
-    `start` is the folder of a model to begin with, of as many bands or fewer; without it weights are random.
+    `start` is the folder of a model to begin with, of as many bands or fewer; without it weights are random. Parts with
+    the bands of `start` become the mean of their weights and its own, which is better on other land than either.
     """
     making = MAKINGS.get(MADE_WITH.get(name, name))
     if making is None:
@@ -164,15 +157,28 @@ def make(
     torch.manual_seed(schedule.seed)
     spec = making.spec
     network = build_network(spec.architecture, channels=len(spec.bands), outputs=len(spec.outputs))
-    if start is not None:
-        network.load_state_dict(widened(BundleModel.open(start).network().state_dict(), channels=len(spec.bands)))
+    first = None if start is None else BundleModel.open(start)
+    if first is not None:
+        network.load_state_dict(widened(first.network().state_dict(), channels=len(spec.bands)))
     checkpoint = out / f"{spec.name}.checkpoint"
     source = making.source(data, out, schedule.seed)
     trained = train(network, source, schedule, checkpoint=checkpoint, resume=resume)
-    favour_boundary(trained, by=making.boundary_bias)
-    for each in (spec, *making.parts):
-        write_bundle(narrowed(trained.state_dict(), channels=len(each.bands)), each, out / each.name)
+    favour_classes(trained, by=making.favour)
+    write_bundle(trained.state_dict(), spec, out / spec.name)
+    for part in making.parts:
+        state = narrowed(trained.state_dict(), channels=len(part.bands))
+        if first is not None and first.spec.bands == part.bands:
+            state = mean_of(state, first.network().state_dict())
+        write_bundle(state, part, out / part.name)
     return out / name
+
+
+def mean_of(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The mean of two sets of weights, one trained from the other (Wortsman et al. 2022, "Robust fine-tuning")."""
+    return {
+        name: (value.cpu() + second[name].cpu()) / 2 if value.is_floating_point() else value
+        for name, value in first.items()
+    }
 
 
 def widened(state: Mapping[str, torch.Tensor], *, channels: int) -> dict[str, torch.Tensor]:
@@ -190,11 +196,11 @@ def narrowed(state: Mapping[str, torch.Tensor], *, channels: int) -> dict[str, t
     return {name: value[:, :channels] if name in FIRST_LAYERS else value for name, value in state.items()}
 
 
-def favour_boundary(network: torch.nn.Module, *, by: float) -> None:
-    """Raise the logit of the boundary class everywhere."""
+def favour_classes(network: torch.nn.Module, *, by: tuple[float, float, float]) -> None:
+    """Raise the logits of background, field and boundary everywhere."""
     bias = network.get_parameter("head.bias")
     with torch.no_grad():
-        bias[BOUNDARY] += by
+        bias += torch.tensor(by, device=bias.device)
 
 
 def write_bundle(state: Mapping[str, torch.Tensor], spec: ModelSpec, folder: Path) -> Path:

@@ -43,7 +43,6 @@ class Look:
 
 
 SATELLITE = Look(size=384, usual_m=10.0, gsd_m=(5.0, 20.0), dates=2, boundary_px=1.5)
-AERIAL = Look(size=768, usual_m=1.0, gsd_m=(0.5, 2.5), dates=1, boundary_px=3.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +67,6 @@ class PoolSource:
     """Share of patches without near infrared at all dates."""
     one_date: float = 0.5
     """Share of patches with the first date only."""
-    bands: int | None = None
-    """Only so many of the first bands; None gives all."""
 
     def sample(self, rng: np.random.Generator) -> Sample:
         scene = self.scenes[int(rng.integers(len(self.scenes)))]
@@ -86,7 +83,7 @@ class PoolSource:
             if without_nir:
                 pixels[4 * date + 3] = 0
         pixels, target = turned(pixels, scene.target[window], rng)
-        return Sample(pixels=np.clip(pixels[: self.bands], -CLIP, CLIP), target=target)
+        return Sample(pixels=np.clip(pixels, -CLIP, CLIP), target=target)
 
 
 def draw_dates(seed: int, *, look: Look, cells: Cells) -> tuple[GeneratedScene, ...]:
@@ -103,7 +100,7 @@ def draw_dates(seed: int, *, look: Look, cells: Cells) -> tuple[GeneratedScene, 
         gsd_m=gsd_m,
         style="mixed" if real is not None else style,
         parcels=None if real is None else mosaic(rng, real, side_m=look.size * gsd_m),
-        fineness=fineness if gsd_m >= 4 else 1,
+        fineness=fineness,
         dates=look.dates,
     )
 

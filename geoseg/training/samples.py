@@ -28,19 +28,6 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Blend:
-    """Samples of two sources, whose patches are of one size."""
-
-    first: Source
-    second: Source
-    share: float
-    """Of the samples: from the second."""
-
-    def sample(self, rng: np.random.Generator) -> Sample:
-        return (self.second if rng.random() < self.share else self.first).sample(rng)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SceneScale:
     """Scene scaling: per band x = clip((v - centre) / spread, -CLIP, CLIP)."""
 
