@@ -27,6 +27,9 @@ FINGERPRINTS = {
 }
 """Runs are known by them: neither metadata nor cards may change them."""
 
+IN_8_BITS = {"fields-rgb", "fields-s2"}
+"""fields-s2-2dates would differ on more than 1 % of pixels."""
+
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
@@ -49,7 +52,8 @@ def test_fingerprints_of_bundled_models_stay() -> None:
 def test_bundled_packages_say_what_is_true(name: str) -> None:
     folder, model = BUNDLED / name, load(name)
     files = {each.name: each for each in verify_package(folder)}
-    assert set(files) == {"weights.safetensors", "int8.graph.gz"}
+    in_8_bits = {"int8.graph.gz"} if name in IN_8_BITS else set()
+    assert set(files) == {"weights.safetensors"} | in_8_bits
     item = read_item(folder)
     assert item is not None
     told, asset = item["properties"], item["assets"]["model"]
