@@ -200,7 +200,7 @@ def favour_classes(network: torch.nn.Module, *, by: tuple[float, float, float]) 
     """Raise the logits of background, field and boundary everywhere."""
     bias = network.get_parameter("head.bias")
     with torch.no_grad():
-        bias += torch.tensor(by, device=bias.device)
+        bias.add_(torch.tensor(by, device=bias.device))
 
 
 def write_bundle(state: Mapping[str, torch.Tensor], spec: ModelSpec, folder: Path) -> Path:

@@ -44,14 +44,14 @@ STAGES: Mapping[str, Mapping[str, Mapping[str, float]]] = {
         "spring": {"dense": 3, "grass": 4}, "early": {"dense": 5, "hay": 2, "grass": 2},
         "summer": {"dense": 3, "hay": 4, "grass": 3}, "autumn": {"grass": 4, "dense": 3, "bare": 1},
     },
-    "fallow": {
+    "set aside": {
         "spring": {"weedy": 4, "stubble": 3, "bare": 3}, "early": {"weedy": 5, "bare": 2, "grass": 1},
         "summer": {"weedy": 5, "hay": 2, "stubble": 1}, "autumn": {"weedy": 4, "stubble": 2},
     },
 }  # fmt: skip
 """How often a crop looks like what at a time of the year; `bare` and `emerging` are soil with little or some green."""
 
-ARABLE = ("winter cereal", "spring cereal", "rape", "maize", "beet", "pea", "fallow")
+ARABLE = ("winter cereal", "spring cereal", "rape", "maize", "beet", "pea", "set aside")
 
 
 def rotate(
@@ -139,7 +139,7 @@ def _at(
         plant=plant.astype(np.float32),
         soil=(soil * tilled).astype(np.float32),
         cover=cover.astype(np.float32),
-        uneven=(calm * np.where(np.isin(grown, ["grass", "ley", "fallow"]), 1.6, 1.0)).astype(np.float32),
+        uneven=(calm * np.where(np.isin(grown, ["grass", "ley", "set aside"]), 1.6, 1.0)).astype(np.float32),
         blotches=(rng.exponential(0.12, count) * rng.choice([-1, 1], count) * patchy).astype(np.float32),
         **rows,
     )
