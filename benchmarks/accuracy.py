@@ -50,10 +50,13 @@ class Place:
     truth: Callable[[], gpd.GeoDataFrame | Path]
     partial: bool = False
     """True where only some of the fields are labelled."""
+    dates: bool = False
+    """True where each file of `scenes` is a date: they are stacked into one file first, as `rio stack` does."""
 
     def without_nir(self) -> Place:
-        """The same place with its near infrared band ignored."""
-        return replace(self, options=tuple(option.replace("nir", "-") for option in self.options))
+        """The same place with its near infrared bands ignored."""
+        options = (option.replace("nir_2", "-").replace("nir", "-") for option in self.options)
+        return replace(self, options=tuple(options))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +71,7 @@ class Outcome:
 
 def places(data: Path) -> Iterator[Place]:
     """Every place whose data is there."""
-    for dataset in (naip, estonia, magdeburg, coast, gaofen):
+    for dataset in (naip, estonia, magdeburg, coast, gaofen, estonia_both, magdeburg_both):
         found = [place for place in dataset(data) if all(scene.exists() for scene in place.scenes)]
         if not found:
             print(f"{dataset.__name__}: no data in {data.name}, skipped", file=sys.stderr)
@@ -149,6 +152,25 @@ def gaofen(data: Path) -> Iterator[Place]:
     )
 
 
+TWO_DATES = ("--bands", "red,green,blue,nir,red_2,green_2,blue_2,nir_2")
+
+
+def estonia_both(data: Path) -> Iterator[Place]:
+    """Both dates as one scene."""
+    first, second = estonia(data)
+    yield both(first, second)
+
+
+def magdeburg_both(data: Path) -> Iterator[Place]:
+    first, second = magdeburg(data)
+    yield both(first, second)
+
+
+def both(first: Place, second: Place) -> Place:
+    scenes = (*first.scenes, *second.scenes)
+    return replace(first, name="both dates", model="fields-s2-2dates", scenes=scenes, dates=True, options=TWO_DATES)
+
+
 def hand_drawn(folder: Path, name: str) -> gpd.GeoDataFrame:
     """All fields drawn at a place, each once.
 
@@ -217,9 +239,24 @@ def neighbours(regions: NDArray[np.int32], count: int) -> NDArray[np.bool_]:
     return near
 
 
+def stacked(files: Sequence[Path], path: Path) -> Path:
+    """All bands of the files, which lie on one grid, in one file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(files[0]) as first:
+        profile = first.profile
+    bands = []
+    for file in files:
+        with rasterio.open(file) as src:
+            bands.append(src.read())
+    with rasterio.open(path, "w", **{**profile, "count": sum(map(len, bands))}) as out:
+        out.write(np.concatenate(bands))
+    return path
+
+
 def run(place: Place, out: Path) -> Outcome | None:
     """One place through `geoseg run`, and its scores; None, with the reason on standard error, where it fails."""
-    command = [sys.executable, "-m", "geoseg", "run", *map(str, place.scenes), "-o", str(out)]
+    scenes = (stacked(place.scenes, out.parent / f"{out.name}.tif"),) if place.dates else place.scenes
+    command = [sys.executable, "-m", "geoseg", "run", *map(str, scenes), "-o", str(out)]
     begun = time.perf_counter()
     done = subprocess.run(
         [*command, "--model", place.model, *place.options, "--quiet"], capture_output=True, text=True, check=False
@@ -305,12 +342,12 @@ def record(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="folder with the datasets")
-    parser.add_argument("--model", default="all", choices=["fields-rgb", "fields-s2", "all"])
+    parser.add_argument("--model", default="all", help="a bundled model, or all")
     parser.add_argument("--dataset", help="only this one, e.g. s2-estonia")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores here, too")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep the runs here")
     parser.add_argument("--self-check", action="store_true", help="score the truth against itself")
-    parser.add_argument("--without-nir", action="store_true", help="hide the near infrared from fields-s2")
+    parser.add_argument("--without-nir", action="store_true", help="hide the near infrared from fields-s2 and -2dates")
     parser.add_argument("extra", nargs="*", help="further options of geoseg run, after --, e.g. -- --overlap 256")
     args = parser.parse_args()
 
@@ -319,7 +356,7 @@ def main() -> None:
         for place in (each.without_nir() if args.without_nir else each for each in places(args.data))
         if args.model in ("all", place.model)
         and args.dataset in (None, place.dataset)
-        and not (args.without_nir and place.model != "fields-s2")
+        and not (args.without_nir and place.model == "fields-rgb")
     ]
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)

@@ -12,10 +12,11 @@ import shapely
 from rasterio.features import rasterize
 
 from geoseg.errors import InputError
-from geoseg.training.generate import generate_scene
+from geoseg.training.generate import generate_dates, generate_scene
 from geoseg.training.layouts import STYLES, halve, lay_out
 from geoseg.training.sample_tiles import TILES, scene_of, stored_pixels, truth_of
 from geoseg.training.targets import BOUNDARY, FIELD, class_mask
+from geoseg.training.wilds import with_wilds
 
 SAMPLE_TILES = Path(__file__).parents[1] / "sample_tiles"
 
@@ -33,6 +34,33 @@ def test_every_style_gives_fields_and_the_same_scene_for_the_same_seed(style: st
 def test_another_seed_gives_another_scene() -> None:
     first, second = (generate_scene(seed, size=64, gsd_m=10) for seed in (3, 4))
     assert not np.array_equal(first.pixels, second.pixels)
+
+
+def test_dates_of_a_scene_share_parcels_and_are_made_of_the_seed() -> None:
+    first, second = generate_dates(6, size=64, gsd_m=10, style="loess", fineness=2)
+    again = generate_dates(6, size=64, gsd_m=10, style="loess", fineness=2)
+    assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip((first, second), again, strict=True))
+    assert shapely.equals_exact(first.parcels, second.parcels).all()
+    changed = first.pixels.astype(int) - second.pixels
+    assert (np.abs(changed) > 50).mean() > 0.3
+    mask = first.mask(boundary_px=1.5)
+    # Parcels still show at both dates: neighbours across an edge differ more than neighbours within a field.
+    for scene in (first, second):
+        step = np.abs(np.diff(np.log(scene.pixels.astype(float)), axis=2)).mean(axis=0)
+        within = (mask[:, 1:] == FIELD) & (mask[:, :-1] == FIELD)
+        across = (mask[:, 1:] == BOUNDARY) & (mask[:, :-1] == BOUNDARY)
+        assert step[across].mean() > 1.3 * step[within].mean()
+
+
+def test_wild_land_is_no_field() -> None:
+    rng = np.random.default_rng(4)
+    layout = with_wilds(rng, lay_out(rng, side_m=3000, style="boreal"), side_m=3000)
+    wild = [
+        polygon for kind, polygon in layout.areas if kind in {"mire", "park", "garden", "felled", "meadow", "scrub"}
+    ]
+    assert wild
+    overlap = shapely.area(shapely.intersection(shapely.union_all(wild), shapely.union_all(layout.parcels)))
+    assert overlap < 1e-6 * shapely.area(layout.parcels).sum()
 
 
 def test_truth_polygons_rasterised_back_are_the_mask() -> None:

@@ -22,9 +22,13 @@ from geoseg.testing.models import IdentityModel
 
 FINGERPRINTS = {
     "fields-rgb": "5011874712fde6422b8f47a91b280ec8b866849471604b4f47dbf8b971068a22",
-    "fields-s2": "6525b2ec712e02c6e5b0c4acca82c26ae8d32c8567a5d29f8553e581fd8aab02",
+    "fields-s2": "bafd6915511a0e6acc0d95398714a023d77cfc33c1e14902f4afb323183e4f72",
+    "fields-s2-2dates": "2b797558f033486eb3f4efbe3e1672725c08f732ad32d321f020188ddb9485fb",
 }
 """Runs are known by them: neither metadata nor cards may change them."""
+
+IN_8_BITS = {"fields-rgb", "fields-s2"}
+"""fields-s2-2dates would differ on more than 1 % of pixels."""
 
 
 @pytest.fixture
@@ -48,7 +52,8 @@ def test_fingerprints_of_bundled_models_stay() -> None:
 def test_bundled_packages_say_what_is_true(name: str) -> None:
     folder, model = BUNDLED / name, load(name)
     files = {each.name: each for each in verify_package(folder)}
-    assert set(files) == {"weights.safetensors", "int8.graph.gz"}
+    in_8_bits = {"int8.graph.gz"} if name in IN_8_BITS else set()
+    assert set(files) == {"weights.safetensors"} | in_8_bits
     item = read_item(folder)
     assert item is not None
     told, asset = item["properties"], item["assets"]["model"]

@@ -18,8 +18,8 @@ import geoseg.models
 from geoseg.errors import InputError, ModelError
 from geoseg.models.networks import build_network
 from geoseg.spec import ModelSpec
-from geoseg.training.bundle import MAKINGS, make, write_bundle
-from geoseg.training.generate import generate_scene
+from geoseg.training.bundle import MADE_WITH, MAKINGS, NETWORK, make, mean_of, narrowed, widened, write_bundle
+from geoseg.training.generate import generate_dates, generate_scene
 from geoseg.training.library import ARCHIVE, read_cells
 from geoseg.training.loop import Schedule, segmentation_loss, train
 from geoseg.training.pool import PoolScene, PoolSource
@@ -45,7 +45,7 @@ class BrightFields:
         return Sample(pixels=(target * 2.0 - 1 + 0.1 * noise).astype(np.float32), target=target)
 
 
-@pytest.mark.parametrize("name", sorted(MAKINGS))
+@pytest.mark.parametrize("name", sorted([*MAKINGS, *MADE_WITH]))
 def test_bundled_weights_fit_their_network_strictly(name: str) -> None:
     weights = BUNDLED / name / "weights.safetensors"
     spec = ModelSpec.from_dict(json.loads((BUNDLED / name / "spec.json").read_text()))
@@ -105,13 +105,42 @@ def test_pool_patches_are_decided_by_their_random_stream() -> None:
     assert not all(dropped)
 
 
+def test_patches_of_two_dates_lose_the_second_or_near_infrared_at_times() -> None:
+    dates = generate_dates(5, size=80, gsd_m=10, style="mixed", fineness=1)
+    pixels = np.concatenate([date.pixels for date in dates])
+    scene = PoolScene(
+        pixels=pixels, target=dates[0].mask(boundary_px=1.5), scale=SceneScale.of(pixels.astype(np.float32))
+    )
+    source = PoolSource(scenes=[scene], patch=64, without_nir=0.5, one_date=0.5)
+    drawn = [source.sample(np.random.default_rng(k)).pixels for k in range(24)]
+    seen = {tuple((pixels != 0).any(axis=(1, 2)).tolist()) for pixels in drawn}
+    both, colours = (True,) * 4, (True, True, True, False)
+    none = (False,) * 4
+    assert seen == {both + both, both + none, colours + colours, colours + none}
+
+
+def test_one_date_is_the_network_of_two_with_zeros_in_the_second() -> None:
+    torch.manual_seed(0)
+    wide = build_network(NETWORK, channels=8, outputs=3).eval()
+    one = build_network(NETWORK, channels=4, outputs=3).eval()
+    one.load_state_dict(narrowed(wide.state_dict(), channels=4))
+    pixels = torch.randn(1, 4, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(one(pixels), wide(torch.cat([pixels, torch.zeros_like(pixels)], dim=1)), atol=1e-5)
+    half = mean_of(wide.state_dict(), widened(one.state_dict(), channels=8))
+    assert torch.equal(half["head.bias"], wide.state_dict()["head.bias"])
+    wide.load_state_dict(widened(one.state_dict(), channels=8))
+    with torch.inference_mode():
+        assert torch.allclose(one(pixels), wide(torch.cat([pixels, torch.zeros_like(pixels)], dim=1)), atol=1e-5)
+
+
 def test_bundle_writer_refuses_weights_that_halves_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be held in half precision"):
         write_bundle({"weight": torch.tensor([1e9])}, MAKINGS["fields-rgb"].spec, tmp_path)
 
 
 def test_unknown_names_list_the_known(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no bundled model 'rice'; known: fields-rgb, fields-s2"):
+    with pytest.raises(ModelError, match="no bundled model 'rice'; known: fields-rgb, fields-s2, fields-s2-2dates"):
         make("rice", data=tmp_path, out=tmp_path)
     with pytest.raises(ModelError, match=r"no network type 'sieve'; known: .*detail-unet, farseg"):
         build_network({"type": "sieve"}, channels=3, outputs=3)

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 
 from geoseg.errors import GeosegError, ModelError
+from geoseg.models.bundle import BundleModel
 from geoseg.models.networks import build_network
 from geoseg.models.package import read_card, write_package
 from geoseg.spec import BandSpec, ModelSpec, classes
 from geoseg.training import aerial, library, pool
 from geoseg.training.loop import Schedule, train
 from geoseg.training.samples import CLIP, Source
-from geoseg.training.targets import BOUNDARY
 
 NETWORK = {
     "type": "detail-unet",
@@ -27,8 +27,11 @@ NETWORK = {
     "detail_channels": 16,
 }
 
-POOL_SCENES = 120
-"""Generated scenes of 384 x 384 px that fields-s2 is trained on."""
+POOL_SCENES = 266
+"""Generated scenes of 384 x 384 px at two dates that fields-s2 and fields-s2-2dates are trained on."""
+
+FIRST_LAYERS = ("unet.encoder.model.conv_stem.weight", "detail.0.0.weight")
+"""Weights of NETWORK that see the bands: (output, band, row, col)."""
 
 RGB_SPEC = ModelSpec(
     name="fields-rgb",
@@ -60,12 +63,23 @@ S2_SPEC = ModelSpec(
     halo=64,
     stride=32,
     reach="patch",
-    resolution_m=(7.0, 15.0),
+    resolution_m=(5.0, 20.0),
     nominal_m=10.0,
     min_area_m2=4000.0,
     licence="Apache-2.0",
     architecture=NETWORK,
-    trained_on="generated scenes only, some with real US parcel shapes (cultionet, Apache-2.0); no pretrained weights",
+    trained_on="generated scenes only, some with real parcel shapes (US: cultionet, Apache-2.0; Azerbaijan: eo-grow, MIT); "
+    "no pretrained weights",
+)
+
+S2_DATES_SPEC = replace(
+    S2_SPEC,
+    name="fields-s2-2dates",
+    title="Fields in two dates of Sentinel-2 and others of about 10 m",
+    bands=(
+        *S2_SPEC.bands,
+        *(BandSpec(name=f"{band.name}_2", optional=band.optional) for band in S2_SPEC.bands),
+    ),
 )
 
 
@@ -77,55 +91,116 @@ class Making:
     source: Callable[[Path, Path, int], Source]
     """Training samples from the data folder, the output folder (for scenes made once) and the seed."""
     schedule: Schedule
-    boundary_bias: float
-    """Added to the boundary's logit after training. A lost piece of edge joins two fields while a thick edge costs
-    little. How each value was chosen stands in the model's card."""
+    parts: tuple[ModelSpec, ...] = ()
+    """Models that are the same network with only the first of its bands; their weights are cut out of it."""
+    favour: tuple[float, float, float]
+    """Added to the logits of background, field and boundary after training. A lost piece of edge joins two fields while a
+    thick edge costs little; and generated land is farmed less than most of the land that a model is asked about.
+    How each value was chosen stands in the model's card."""
 
 
 def _rgb_source(data: Path, _out: Path, _seed: int) -> Source:
     return aerial.AerialSource(scenes=aerial.read_scenes(data / "naip-us-fields"), patch=384)
 
 
+def _cells(data: Path) -> pool.Cells:
+    return {
+        "dense": library.read_cells(data / "vec-usa-cultionet-grids"),
+        "sparse": library.read_sparse_cells(data / "vec-azerbaijan-eogrow"),
+    }
+
+
 def _s2_source(data: Path, out: Path, seed: int) -> Source:
-    cells = library.read_cells(data / "vec-usa-cultionet-grids")
-    paths = pool.fill(out / "fields-s2.scenes", count=POOL_SCENES, seed=1000 * seed, cells=cells)
+    paths = pool.fill(
+        out / "fields-s2.scenes", look=pool.SATELLITE, count=POOL_SCENES, seed=1000 * seed, cells=_cells(data)
+    )
     return pool.PoolSource(scenes=pool.read(paths))
 
 
 MAKINGS: Mapping[str, Making] = {
     "fields-rgb": Making(
-        spec=RGB_SPEC, source=_rgb_source, schedule=Schedule(steps=1000, batch=4, seed=1), boundary_bias=1.5
+        spec=RGB_SPEC, source=_rgb_source, schedule=Schedule(steps=1000, batch=4, seed=1), favour=(0.0, 0.0, 1.5)
     ),
-    "fields-s2": Making(
-        spec=S2_SPEC, source=_s2_source, schedule=Schedule(steps=1600, batch=8, seed=1), boundary_bias=0.5
+    "fields-s2-2dates": Making(
+        spec=S2_DATES_SPEC,
+        source=_s2_source,
+        schedule=Schedule(steps=2600, batch=8, learning_rate=1.5e-3, seed=1),
+        parts=(S2_SPEC,),
+        favour=(-0.5, 0.0, 0.5),
     ),
 }
 
+MADE_WITH = {part.name: name for name, making in MAKINGS.items() for part in making.parts}
+"""The making that brings a model which has none of its own."""
+
 
 def make(
-    name: str, *, data: Path, out: Path, steps: int | None = None, seed: int | None = None, resume: bool = False
+    name: str,
+    *,
+    data: Path,
+    out: Path,
+    steps: int | None = None,
+    seed: int | None = None,
+    start: Path | None = None,
+    resume: bool = False,
 ) -> Path:
-    """Train the model `name` and write OUT/name/spec.json and weights.safetensors; returns that folder."""
-    making = MAKINGS.get(name)
+    """Train the model `name` and write OUT/name/spec.json and weights.safetensors; returns that folder.
+
+    `start` is the folder of a model to begin with, of as many bands or fewer; without it weights are random. Parts with
+    the bands of `start` become the mean of their weights and its own, which is better on other land than either.
+    """
+    making = MAKINGS.get(MADE_WITH.get(name, name))
     if making is None:
-        raise ModelError(f"no bundled model {name!r}; known: {', '.join(MAKINGS)}")
+        raise ModelError(f"no bundled model {name!r}; known: {', '.join(sorted([*MAKINGS, *MADE_WITH]))}")
     usual = making.schedule
     schedule = replace(usual, steps=usual.steps if steps is None else steps, seed=usual.seed if seed is None else seed)
     torch.manual_seed(schedule.seed)
     spec = making.spec
     network = build_network(spec.architecture, channels=len(spec.bands), outputs=len(spec.outputs))
-    checkpoint = out / f"{name}.checkpoint"
+    first = None if start is None else BundleModel.open(start)
+    if first is not None:
+        network.load_state_dict(widened(first.network().state_dict(), channels=len(spec.bands)))
+    checkpoint = out / f"{spec.name}.checkpoint"
     source = making.source(data, out, schedule.seed)
     trained = train(network, source, schedule, checkpoint=checkpoint, resume=resume)
-    favour_boundary(trained, by=making.boundary_bias)
-    return write_bundle(trained.state_dict(), spec, out / name)
+    favour_classes(trained, by=making.favour)
+    write_bundle(trained.state_dict(), spec, out / spec.name)
+    for part in making.parts:
+        state = narrowed(trained.state_dict(), channels=len(part.bands))
+        if first is not None and first.spec.bands == part.bands:
+            state = mean_of(state, first.network().state_dict())
+        write_bundle(state, part, out / part.name)
+    return out / name
 
 
-def favour_boundary(network: torch.nn.Module, *, by: float) -> None:
-    """Raise the logit of the boundary class everywhere."""
+def mean_of(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The mean of two sets of weights, one trained from the other (Wortsman et al. 2022, "Robust fine-tuning")."""
+    return {
+        name: (value.cpu() + second[name].cpu()) / 2 if value.is_floating_point() else value
+        for name, value in first.items()
+    }
+
+
+def widened(state: Mapping[str, torch.Tensor], *, channels: int) -> dict[str, torch.Tensor]:
+    """Weights of NETWORK for so many bands: later bands begin as a tenth of the first ones, in their order."""
+    wide = dict(state)
+    for name in FIRST_LAYERS:
+        weight = state[name]
+        copies = -(-channels // weight.shape[1]) - 1
+        wide[name] = torch.cat([weight, *[weight * 0.1] * copies], dim=1)[:, :channels]
+    return wide
+
+
+def narrowed(state: Mapping[str, torch.Tensor], *, channels: int) -> dict[str, torch.Tensor]:
+    """Weights of NETWORK for the first bands only: the same function as with zeros in the others."""
+    return {name: value[:, :channels] if name in FIRST_LAYERS else value for name, value in state.items()}
+
+
+def favour_classes(network: torch.nn.Module, *, by: tuple[float, float, float]) -> None:
+    """Raise the logits of background, field and boundary everywhere."""
     bias = network.get_parameter("head.bias")
     with torch.no_grad():
-        bias[BOUNDARY] += by
+        bias.add_(torch.tensor(by, device=bias.device))
 
 
 def write_bundle(state: Mapping[str, torch.Tensor], spec: ModelSpec, folder: Path) -> Path:
@@ -135,11 +210,14 @@ def write_bundle(state: Mapping[str, torch.Tensor], spec: ModelSpec, folder: Pat
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m geoseg.training.bundle", description=__doc__)
-    parser.add_argument("name", choices=sorted(MAKINGS))
+    parser.add_argument("name", choices=sorted([*MAKINGS, *MADE_WITH]))
     parser.add_argument("--data", type=Path, required=True, help="folder with the training data")
     parser.add_argument("--out", type=Path, required=True, help="folder that gets a folder named after the model")
     parser.add_argument("--steps", type=int, help="training steps; the model's own number if not given")
     parser.add_argument("--seed", type=int, help="of weights and samples; the model's own if not given")
+    parser.add_argument(
+        "--start", type=Path, metavar="FOLDER", help="a model to begin with; random weights if not given"
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0: its own choice")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in OUT")
     options = parser.parse_args(arguments)
@@ -153,6 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
             out=options.out,
             steps=options.steps,
             seed=options.seed,
+            start=options.start,
             resume=options.resume,
         )
     except GeosegError as error:

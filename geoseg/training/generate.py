@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ from scipy import ndimage
 
 from geoseg.training import surfaces
 from geoseg.training.layouts import Layout, Line, Style, bending, islands, lay_out, without, woodland
+from geoseg.training.seasons import rotate
 from geoseg.training.targets import class_mask
 from geoseg.training.textures import fractal_noise
+from geoseg.training.wilds import WILD_PAINTERS, with_wilds
 
 LINE_COLOURS = {
     "road": (0.14, 0.135, 0.125, 0.17),
@@ -66,24 +68,76 @@ def generate_scene(
     return GeneratedScene(pixels=np.clip(seen * 10_000 + 0.5, 1, 65_535).astype(np.uint16), parcels=scaled, gsd_m=gsd_m)
 
 
-def paint(rng: np.random.Generator, layout: Layout, *, cells: int, cell_m: float) -> surfaces.Image:
-    """Reflectances (band, row, col) of a layout on a grid of `cells` x `cells`."""
+def generate_dates(
+    seed: int,
+    *,
+    size: int,
+    gsd_m: float,
+    style: str = "mixed",
+    parcels: NDArray[Any] | None = None,
+    fineness: int | None = None,
+    dates: int = 2,
+) -> tuple[GeneratedScene, ...]:
+    """The same land at several dates: the same for the same arguments, with the same parcels in each.
+
+    Arguments are those of `generate_scene`, whose scenes of the same seed are others: here crops follow a rotation, wild
+    land that looks like fields lies in between, woods turn with the season, and there is more weather. Dates after
+    the first lie up to a pixel beside it.
+    """
+    place = np.random.default_rng((seed, 11))
+    side_m = size * gsd_m
+    layout = lay_out(place, side_m=side_m, style=style) if parcels is None else _around(place, parcels, side_m=side_m)
+    layout = with_wilds(place, layout, side_m=side_m)
+    streams = [np.random.default_rng((seed, 12, date)) for date in range(dates)]
+    shape = (_headings(layout.parcels), _centres(layout.parcels)) if len(layout.parcels) else None
+    crops = rotate(place, streams, shape[0], grass=layout.grass, centres=shape[1]) if shape else [None] * dates
+    fine = fineness or (3 if gsd_m >= 4 else 1)
+    scaled = shapely.transform(layout.parcels, lambda points: points / gsd_m)
+    scenes = []
+    for date, (rng, grown) in enumerate(zip(streams, crops, strict=True)):
+        same = np.random.default_rng((seed, 13))
+        pixels = paint(same, layout, cells=size * fine, cell_m=gsd_m / fine, crops=grown, tints=_tints(rng))
+        if date and rng.random() < 0.8:
+            pixels = _moved(pixels, rng.integers(-fine, fine + 1, 2))
+        seen = weather(rng, observe(rng, pixels, fine=fine, gsd_m=gsd_m), gsd_m=gsd_m)
+        stored = np.clip(seen * 10_000 + 0.5, 1, 65_535).astype(np.uint16)
+        scenes.append(GeneratedScene(pixels=stored, parcels=scaled, gsd_m=gsd_m))
+    return tuple(scenes)
+
+
+def paint(
+    rng: np.random.Generator,
+    layout: Layout,
+    *,
+    cells: int,
+    cell_m: float,
+    crops: surfaces.Crops | None = None,
+    tints: Mapping[str, NDArray[Any]] | None = None,
+) -> surfaces.Image:
+    """Reflectances (band, row, col) of a layout on a grid of `cells` x `cells`.
+
+    `crops` are drawn where they are not given. `tints` are factors (band,) for a kind of land other than parcels.
+    """
     shape = (cells, cells)
-    pixels = surfaces.paint_rough(rng, shape, cell_m=cell_m)
+    tints = tints or {}
+    pixels = _tinted(surfaces.paint_rough(rng, shape, cell_m=cell_m), tints.get("rough"))
     kinds = {kind for kind, _ in layout.areas}
     masks = {kind: _raster([area for k, area in layout.areas if k == kind], shape, cell_m) for kind in kinds}
     woods = masks.get("woods", np.zeros(shape, dtype=bool))
     painters = {"village": surfaces.paint_village, "yard": surfaces.paint_village, "woods": surfaces.paint_woods,
-                "water": surfaces.paint_water, "pond": surfaces.paint_water}  # fmt: skip
+                "water": surfaces.paint_water, "pond": surfaces.paint_water, **WILD_PAINTERS}  # fmt: skip
     ids = _raster_ids(layout.parcels, shape, cell_m)
     if ids.any():
-        crops = surfaces.sow(rng, _headings(layout.parcels), grass=layout.grass, centres=_centres(layout.parcels))
+        if crops is None:
+            crops = surfaces.sow(rng, _headings(layout.parcels), grass=layout.grass, centres=_centres(layout.parcels))
         pixels = np.where(ids > 0, surfaces.paint_parcels(rng, ids, crops, cell_m=cell_m), pixels)
     for kind, painter in painters.items():
         if kind in masks and masks[kind].any():
             mask = masks[kind] & (ids == 0)
-            pixels = np.where(mask, painter(rng, shape, cell_m=cell_m), pixels)
+            pixels = np.where(mask, _tinted(painter(rng, shape, cell_m=cell_m), tints.get(kind)), pixels)
     tall = woods & (ids == 0)
+    if "felled" in masks:
+        tall &= ~masks["felled"]
     for line in [*_margins(rng, layout.parcels), *layout.lines]:
         tall |= _draw(pixels, line, rng, cell_m=cell_m)
     wet = masks.get("water", np.zeros(shape, dtype=bool)) | masks.get("pond", np.zeros(shape, dtype=bool))
@@ -108,6 +162,45 @@ def observe(rng: np.random.Generator, fine_pixels: surfaces.Image, *, fine: int,
     haze = rng.uniform(0, 0.02) * np.array([0.6, 0.8, 1.2, 0.2])[:, None, None]
     noise = rng.uniform(0.0005, 0.003) * rng.standard_normal(pixels.shape, dtype=np.float32)
     return np.asarray(pixels * light * rng.uniform(0.85, 1.1) + haze + noise, dtype=np.float32)
+
+
+def weather(rng: np.random.Generator, pixels: surfaces.Image, *, gsd_m: float) -> surfaces.Image:
+    """Haze that thickens across the scene, shadows of clouds and thin clouds, in some scenes each."""
+    shape = (pixels.shape[1], pixels.shape[2])
+    if rng.random() < 0.3:
+        veil = np.clip(1 + 0.6 * fractal_noise(rng, shape, wavelength=max(8.0, 3000 / gsd_m), octaves=2), 0, None)
+        veil = veil * np.float32(rng.uniform(0.01, 0.06))
+        tone = np.array([0.7, 0.8, 1.0, 0.45], dtype=np.float32) * rng.uniform(0.9, 1.1, 4).astype(np.float32)
+        pixels = pixels * (1 - 1.5 * veil) + veil * tone[:, None, None]
+    if rng.random() < 0.15:
+        cloud = fractal_noise(rng, shape, wavelength=max(8.0, rng.uniform(300, 1500) / gsd_m), octaves=4)
+        thick = np.clip((cloud - rng.uniform(1.2, 2.2)) * rng.uniform(0.5, 3), 0, 1) * rng.uniform(0.2, 0.9)
+        away = tuple(int(v) for v in rng.uniform(-60, 60, 2))
+        pixels = pixels * (1 - 0.6 * np.roll(thick, away, axis=(0, 1)))
+        pixels = pixels * (1 - thick) + thick * rng.uniform(0.3, 0.6)
+    return np.asarray(pixels, dtype=np.float32)
+
+
+def _tints(rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    """Factors (band,) by which wild land of each kind is brighter or greener at a date than at another."""
+    green = rng.normal(0, 1)
+    season = {"woods": 1.0, "rough": 1.3, "scrub": 1.1, "meadow": 1.3, "mire": 0.6, "heath": 0.7, "felled": 0.9,
+              "park": 0.6, "village": 0.4, "garden": 0.6, "barren": 0.5}  # fmt: skip
+    slope = np.array([-0.22, -0.06, -0.16, 0.16])
+    return {
+        kind: np.exp(share * green * slope + rng.normal(0, 0.06) + rng.normal(0, [0.10, 0.06, 0.09, 0.07]))
+        for kind, share in season.items()
+    }
+
+
+def _tinted(pixels: surfaces.Image, tint: NDArray[Any] | None) -> surfaces.Image:
+    return pixels if tint is None else np.asarray(pixels * tint[:, None, None], dtype=np.float32)
+
+
+def _moved(pixels: surfaces.Image, by: NDArray[np.integer[Any]]) -> surfaces.Image:
+    """Shifted by whole cells down and right; the frame's cells are repeated."""
+    rows, cols = (np.clip(np.arange(pixels.shape[k + 1]) - int(by[k]), 0, pixels.shape[k + 1] - 1) for k in (0, 1))
+    return pixels[:, rows[:, None], cols[None, :]]
 
 
 def _around(rng: np.random.Generator, parcels: NDArray[Any], *, side_m: float) -> Layout:

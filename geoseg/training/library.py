@@ -35,6 +35,29 @@ def read_cells(folder: Path) -> list[NDArray[Any]]:
     return [cell for cell in cells if len(cell)]
 
 
+def read_sparse_cells(folder: Path, *, least_m2: float = 60_000.0) -> list[NDArray[Any]]:
+    """Squares of 1 km2 of the Azerbaijan parcels, as `read_cells` gives them: drawn fields with much land in between."""
+    files = [folder / "test_area_lulc.geojson", folder / "test_area_crops.geojson"]
+    if missing := [path.name for path in files if not path.exists()]:
+        raise InputError(f"{folder} has no {', '.join(missing)}; give the folder with the parcels and land use")
+    use, crops = (geopandas.read_file(path) for path in files)
+    shapes = np.concatenate(
+        [use[use["LULC"] == "cultivated land"].geometry.to_numpy(), crops.to_crs(use.crs).geometry.to_numpy()]
+    )
+    shapes = shapely.make_valid(shapes, method="structure", keep_collapsed=False)
+    left, bottom, right, top = shapely.total_bounds(shapes)
+    cells = []
+    for x in np.arange(left, right, CELL_M):
+        for y in np.arange(bottom, top, CELL_M):
+            inside = shapely.intersection(shapes, shapely.box(x, y, x + CELL_M, y + CELL_M))
+            inside = inside[shapely.area(inside) > 500]
+            if shapely.area(inside).sum() >= least_m2:
+                corner = np.array([x, y])
+                placed = shapely.transform(inside, lambda p, c=corner: (p - c) * [1, -1] + [0, CELL_M])
+                cells.append(_apart(placed[np.argsort(-shapely.area(placed))]))
+    return [cell for cell in cells if len(cell)]
+
+
 def mosaic(rng: np.random.Generator, cells: Sequence[NDArray[Any]], *, side_m: float) -> NDArray[Any]:
     """Random cells side by side, turned, flipped and scaled, that cover a square scene."""
     scale = float(np.exp(rng.uniform(np.log(0.35), np.log(1.2))))

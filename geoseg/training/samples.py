@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,10 @@ class SceneScale:
         low, middle, high = np.percentile(flat[:, ::step], (10, 50, 90), axis=1)
         return cls(centre=middle.astype(np.float32), spread=np.maximum(high - low, 1e-6).astype(np.float32))
 
+    def of_bands(self, bands: slice) -> SceneScale:
+        """The scale of some of the bands."""
+        return SceneScale(centre=self.centre[bands], spread=self.spread[bands])
+
     def jittered(self, rng: np.random.Generator, *, gain: float = 0.25, offset: float = 0.2) -> SceneScale:
         """The scale of a scene of another content: gain and offset vary, partly alike in all bands."""
         bands = len(self.centre)
@@ -57,6 +61,33 @@ class SceneScale:
     def apply(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         scaled = (pixels - self.centre[:, None, None]) / self.spread[:, None, None]
         return np.asarray(np.clip(scaled, -CLIP, CLIP), dtype=np.float32)
+
+
+def worn(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """What sky, sensor and storage add to a scaled patch (band, row, col), now and then each: haze, bands that lie beside
+    each other, curves of each band's own, few and cut-off values, stripes."""
+    bands, rows, cols = pixels.shape
+    seen: NDArray[Any] = pixels
+    if rng.random() < 0.25:
+        row, col = np.ogrid[-1 : 1 : rows * 1j, -1 : 1 : cols * 1j]
+        slope = rng.normal(0, 0.15, (2, 1, 1))
+        veil = (slope[0] * row + slope[1] * col)[None] * rng.uniform(0.5, 1.2, (bands, 1, 1))
+        seen = seen * np.float32(rng.uniform(0.7, 1.0)) + veil
+    if rng.random() < 0.25:
+        shifts = rng.normal(0, 0.3, (bands, 2)).clip(-0.7, 0.7)
+        seen = np.stack(
+            [ndimage.shift(band, by, order=1, mode="nearest") for band, by in zip(seen, shifts, strict=True)]
+        )
+    if rng.random() < 0.3:
+        seen = seen + rng.uniform(-0.25, 0.25, (bands, 1, 1)) * (np.tanh(seen) ** 2 - 0.2)
+    if rng.random() < 0.15:
+        seen = np.clip(seen, -rng.uniform(0.8, 3.0), rng.uniform(0.8, 3.0))
+    if rng.random() < 0.2:
+        step = rng.uniform(0.01, 0.08)
+        seen = np.round(seen / step) * step
+    if rng.random() < 0.05:
+        seen = seen + rng.uniform(0.01, 0.08) * rng.standard_normal((bands, 1, cols))
+    return np.asarray(seen, dtype=np.float32)
 
 
 def turned(

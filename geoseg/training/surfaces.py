@@ -87,6 +87,8 @@ class Crops:
     """How much brighter or greener every other row is."""
     headland_m: NDArray[np.float32]
     """Width of the differing strip along the edge; 0 for none."""
+    blotches: NDArray[np.float32] | None = None
+    """How much darker, greener or barer patches with clear outlines are; None draws none."""
 
 
 def sow(
@@ -154,6 +156,11 @@ def paint_parcels(rng: np.random.Generator, ids: NDArray[np.int32], crops: Crops
         np.where(np.cos(2 * np.pi * along) > crops.cover[parcel] - 0.3, 1.0, -0.4).astype(np.float32)
         * crops.row_strength[parcel]
     )
+    if crops.blotches is not None:
+        blotch = fractal_noise(rng, shape, wavelength=rng.uniform(60, 400) / cell_m, octaves=4)[there]
+        cover += crops.blotches[parcel] * np.tanh(
+            np.float32(rng.uniform(1, 5)) * (blotch - np.float32(rng.uniform(0, 1.5)))
+        )
     cover = np.clip(cover - rows * 0.5, 0, 1)
     ground = 1 + 0.10 * fractal_noise(rng, shape, wavelength=rng.uniform(120, 500) / cell_m, octaves=4) + 0.6 * rows
     light = 1 + 0.02 * rng.standard_normal(shape, dtype=np.float32) + crops.uneven[parcel] * 0.5 * unevenness
