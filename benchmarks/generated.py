@@ -24,15 +24,13 @@ from finetune import DATA, cpu_seconds, recipe
 
 from geoseg.teaching import train
 from geoseg.training.recipe import TrainRecipe, checked_recipe
-#from geoseg.training.rendering import train_renderer
+from geoseg.training.rendering import train_renderer
 
 STYLES = ("midwest", "mixed")
 """Of the layouts; chosen by what the three images show, and not varied."""
 
 
-def wanted(
-    kind: str, start: str, *, seed: int, args: argparse.Namespace, data: Path, renderer: Path | None
-) -> TrainRecipe:
+def wanted(kind: str, start: str, *, seed: int, args: argparse.Namespace, renderer: Path | None) -> TrainRecipe:
     values = recipe(start, seed=seed, epochs=args.epochs).model_dump(mode="python", by_alias=True, exclude_none=True)
     values["name"] = f"naip-{start}-{kind}"
     values["schedule"] |= {"threads": args.threads}
@@ -98,14 +96,12 @@ def main() -> None:
     begun, scores = time.perf_counter(), []
     renderer = (args.work / "renderer").absolute()
     if "gan" in kinds:
-        train_renderer(
-            wanted("none", "scratch", seed=0, args=args, data=args.data, renderer=None), out=renderer, folder=args.data
-        )
+        train_renderer(wanted("none", "scratch", seed=0, args=args, renderer=None), out=renderer, folder=args.data)
         print(f"renderer: {cpu_seconds():.0f} s of processor time", file=sys.stderr, flush=True)
     for start in starts:
         for seed in range(args.seeds):
             for kind in kinds:
-                made = wanted(kind, start, seed=seed, args=args, data=args.data, renderer=renderer)
+                made = wanted(kind, start, seed=seed, args=args, renderer=renderer)
                 one = score(made, args.work / f"{start}-{kind}-{seed}", data=args.data)
                 print(
                     f"{start} {kind} {seed}: F1 {one['f1']:.3f}, pixel IoU {one['pixel_iou']:.3f}, validation "
@@ -115,7 +111,9 @@ def main() -> None:
                 )
                 scores.append({"start": start, "kind": kind, "seed": seed, **one})
     print(markdown(scores))
-    print(f"\nall together: {(time.perf_counter() - begun) / 60:.1f} minutes, {cpu_seconds() / 60:.1f} of processor time")
+    print(
+        f"\nall together: {(time.perf_counter() - begun) / 60:.1f} minutes, {cpu_seconds() / 60:.1f} of processor time"
+    )
     if args.json:
         args.json.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
 

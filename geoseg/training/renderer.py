@@ -102,24 +102,24 @@ def colours_of(pixels: Image, mask: NDArray[np.uint8]) -> tuple[Image, NDArray[n
     """
     ids, count = fields_of(mask)
     sizes = np.bincount(ids.ravel(), minlength=count + 1)
-    means = np.stack([np.bincount(ids.ravel(), band.ravel(), count + 1) / np.maximum(sizes, 1) for band in pixels])
+    sums = np.stack([np.bincount(ids.ravel(), band.ravel(), count + 1) for band in pixels], axis=1)
+    means = (sums / np.maximum(sizes, 1)[:, None]).astype(np.float32)
     soft = _smooth(pixels, mask == BACKGROUND)
     whole = pixels.mean(axis=(1, 2))[:, None, None]
-    backdrop = np.broadcast_to(whole, pixels.shape) if soft is None else soft
-    colours = _spread(ids, means.T.astype(np.float32), backdrop, mask)
-    return colours, means.T[1:][sizes[1:] >= FEW].astype(np.float32), soft
+    colours = _spread(ids, means, np.broadcast_to(whole, pixels.shape) if soft is None else soft, mask)
+    return colours, means[1:][sizes[1:] >= FEW], soft
 
 
 def colours_like(look: Look, mask: NDArray[np.uint8], rng: np.random.Generator) -> Image:
     """A map of colours for a new layout: each field one of a real scene's, the land between as somewhere in it."""
     ids, count = fields_of(mask)
     drawn = look.fields[rng.integers(len(look.fields), size=count + 1)]
-    drawn = drawn + 0.05 * rng.standard_normal(drawn.shape)
+    varied = (drawn + 0.05 * rng.standard_normal(drawn.shape)).astype(np.float32)
     coarse = np.rot90(look.backdrops[int(rng.integers(len(look.backdrops)))], int(rng.integers(4)), axes=(1, 2))
     cells = [-(-length // COARSE) for length in mask.shape]
     grown = np.stack([_mirrored(band, cells[0], cells[1]) for band in coarse])
     fine = ndimage.zoom(grown, (1, COARSE, COARSE), order=1, grid_mode=True, mode="nearest")
-    return _spread(ids, drawn.astype(np.float32), fine[:, : mask.shape[0], : mask.shape[1]], mask)
+    return _spread(ids, varied, fine[:, : mask.shape[0], : mask.shape[1]], mask)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +162,9 @@ class Renderer:
             state[f"look.{k}.backdrops"] = torch.from_numpy(np.ascontiguousarray(look.backdrops))
         with replacing(folder / WEIGHTS) as file:
             file.write(save(state))
-        write_json(folder / RECORD, {**self.record, "weights_sha256": file_sha256(folder / WEIGHTS)})
+        write_json(
+            folder / RECORD, {**self.record, "looks": len(self.looks), "weights_sha256": file_sha256(folder / WEIGHTS)}
+        )
 
     @classmethod
     def open(cls, folder: Path) -> Renderer:
