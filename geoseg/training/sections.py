@@ -55,7 +55,7 @@ class Rendering(Part):
     learning_rate: float = Field(default=4e-4, gt=0)
     l1: float = Field(default=5.0, ge=0)
     """Weight of the distance from the real image, beside the discriminator's judgement."""
-    width: int = Field(default=24, ge=8, le=256)
+    width: int = Field(default=16, ge=8, le=256)
     """Channels at full resolution, a multiple of 8."""
 
     @model_validator(mode="after")
