@@ -17,6 +17,7 @@ from geoseg.readers.array import ArrayReader, from_array
 from geoseg.runtime.events import Events
 from geoseg.runtime.stop import Stop
 from geoseg.spec import ModelSpec
+from geoseg.training.apart import check_apart
 from geoseg.training.generate import generate_scene
 from geoseg.training.labels import PolygonLabels
 from geoseg.training.layouts import STYLES, lay_out
@@ -141,7 +142,7 @@ def plan_generated(
         _check_procedural(spec)
     else:
         _check_renderer(renderer, spec, sizes)
-        check_apart(renderer, scenes, division)
+        check_apart(renderer.record["learnt"], scenes, division)
     return GeneratedPlan(
         wanted=wanted, spec=spec, targets=recipe.targets, sizes=sizes if renderer is None else (renderer.pixel_size_m,),
         seed=recipe.seed, renderer=renderer,
@@ -157,23 +158,6 @@ def pixel_sizes(recipe: TrainRecipe, scenes: Sequence[LabelledScene], division: 
             "generated scenes need a pixel size, and no scene says its own; add `pixel_size_m:` to the scenes, in metres"
         )
     return sizes or (float(recipe.resolution_m or 0),)
-
-
-def check_apart(renderer: Renderer, scenes: Sequence[LabelledScene], division: Division) -> None:
-    """InputError where the renderer has learnt from what is validated or held out here."""
-    kept = {one["image"]: one["apart"] for one in renderer.record["learnt"]}
-    for one, plot in zip(scenes, division.plots, strict=True):
-        boxes = kept.get(one.reader.content_hash())
-        scored = [one.extent] if one.entry.holdout else list(plot.validation)
-        if boxes is None or not scored:
-            continue
-        free = shapely.union_all(shapely.box(*np.array(boxes, dtype=float).reshape(-1, 4).T)).buffer(1e-3)
-        for window in scored:
-            if not free.covers(shapely.box(window.col, window.row, window.col_stop, window.row_stop)):
-                raise InputError(
-                    f"the renderer learnt from parts of {one.scene.name} that are scored here: its scenes would tell of them; "
-                    f"train it by this recipe (`geoseg train RECIPE --renderer`)"
-                )
 
 
 def _check_procedural(spec: ModelSpec) -> None:

@@ -26,9 +26,11 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from geoseg.disk import flush, room_for
 from geoseg.errors import InputError, ModelError
+from geoseg.models.weights import read_torch_file
 from geoseg.runtime.events import Events
 from geoseg.runtime.stop import Stop, signals_set
 from geoseg.runtime.workspace import Workspace, read_json
+from geoseg.training.apart import learnt_place
 from geoseg.training.augmentation import limited
 from geoseg.training.chips import TrainingChips
 from geoseg.training.folder import begin
@@ -39,6 +41,7 @@ from geoseg.training.recipe import TrainRecipe
 from geoseg.training.renderer import (
     RECORD,
     SCHEMA,
+    STRIDE,
     WEIGHTS,
     Image,
     Painter,
@@ -174,7 +177,9 @@ def train_renderer(
         made = prepare_training(recipe, folder=Path(folder))
         bands = painted_bands(made)
         size = float(median(pixel_sizes(recipe, made.scenes, made.division)))
-        identity = {**made.identity(), "renderer": recipe.renderer.model_dump(mode="json")}
+        identity = _identity(made, bands)
+        for note in made.notes:
+            events.note(note)
         with workspace.locked():
             done = begin(workspace, identity, record=RECORD, whole=(RECORD, WEIGHTS), written=FILES, restart=restart)
             if done is not None:
@@ -208,13 +213,18 @@ def painted_bands(made: Preparation) -> tuple[int, ...]:
             "a renderer learns layouts of background, field and boundary; give these classes, and targets.boundary_px of 1 "
             "or more"
         )
-    if made.recipe.renderer.patch > made.recipe.patch:
+    if (side := made.recipe.renderer.patch) is not None and side > made.recipe.patch:
         raise InputError(
-            f"renderer.patch {made.recipe.renderer.patch} is larger than the patch of {made.recipe.patch}, within which chips "
-            f"keep away from what is scored; give {made.recipe.patch // 8 * 8} or less"
+            f"renderer.patch {side} is larger than the patch of {made.recipe.patch}, within which chips keep away from what "
+            f"is scored; leave it out"
         )
     present = [made.scenes[k].scaling.bands for k in made.learnt]
     return tuple(k for k, one in enumerate(zip(*present, strict=True)) if None not in one)
+
+
+def side_px(recipe: TrainRecipe) -> int:
+    """Side of what the renderer learns from."""
+    return recipe.renderer.patch or min(128, recipe.patch // STRIDE * STRIDE)
 
 
 def _taught(
@@ -223,7 +233,7 @@ def _taught(
     """The duel fought to its end, from the kept state if there is one, and its last losses."""
     wanted, duel, first = recipe.renderer, Duel(len(bands), recipe), 0
     if state.is_file():
-        kept = torch.load(state, map_location="cpu", weights_only=True)
+        kept = read_torch_file(state)
         duel.go_on(kept)
         first = int(kept["step"])
     losses: list[tuple[float, float, float]] = []
@@ -255,7 +265,7 @@ def _taught(
 def _shown(chips: TrainingChips, bands: Sequence[int], recipe: TrainRecipe, *, step: int, number: int) -> Shown:
     """Chip `number` of a step: decided by them and the seed alone."""
     rng = np.random.default_rng((recipe.seed, 13, step + 1, number))
-    _, pixels, mask = _real(chips, bands, recipe.renderer.patch, rng)
+    _, pixels, mask = _real(chips, bands, side_px(recipe), rng)
     pixels, mask = turned(pixels, mask, rng)
     drawn = np.where(mask == IGNORE, BACKGROUND, mask).astype(np.uint8)
     colours, _, _ = colours_of(pixels, drawn)
@@ -280,11 +290,24 @@ def _looks(chips: TrainingChips, bands: Sequence[int], recipe: TrainRecipe) -> A
     learnt = sum(len(plot.corners) > 0 for plot in chips.division.plots)
     for k in range(LOOKED_AT * learnt):
         rng = np.random.default_rng((recipe.seed, 17, k))
-        number, pixels, mask = _real(chips, bands, recipe.renderer.patch, rng)
+        number, pixels, mask = _real(chips, bands, side_px(recipe), rng)
         if (mask == IGNORE).mean() < 0.5:
             _, fields, soft = colours_of(pixels, np.where(mask == IGNORE, BACKGROUND, mask).astype(np.uint8))
             found.append((number, fields, soft))
     return looks_of(found)
+
+
+def _identity(made: Preparation, bands: Sequence[int]) -> dict[str, Any]:
+    """What decides a renderer; how long the model of the same recipe trains does not."""
+    values = made.recipe.decisive()
+    return {
+        "recipe": {name: values[name] for name in ("scenes", "split", "targets", "resolution_m", "patch", "seed")},
+        "renderer": made.recipe.renderer.model_dump(mode="json"),
+        "bands": [made.start.spec.bands[k].name for k in bands],
+        "precision": made.recipe.schedule.precision,
+        "data": [one.fingerprint() for one in made.scenes],
+        "geoseg": VERSION,
+    }
 
 
 def _record(
@@ -297,14 +320,7 @@ def _record(
         "boundary_px": made.recipe.targets.boundary_px,
         "width": made.recipe.renderer.width,
         "identity": identity,
-        "learnt": [
-            {
-                "scene": made.scenes[k].scene.name,
-                **made.scenes[k].fingerprint(),
-                "apart": [list(box.bounds) for box in made.division.plots[k].taken],
-            }
-            for k in made.learnt
-        ],
+        "learnt": [learnt_place(made.scenes[k], made.division.plots[k]) for k in made.learnt],
         "losses": {name: round(value, 5) for name, value in told.items()},
         "versions": {"geoseg": VERSION, "torch": torch.__version__},
     }

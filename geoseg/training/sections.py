@@ -50,8 +50,8 @@ class Rendering(Part):
 
     steps: int = Field(default=1000, gt=0)
     batch: int = Field(default=4, gt=0)
-    patch: int = Field(default=128, ge=32, le=1024)
-    """Side of what it learns from in pixels, a multiple of 8."""
+    patch: int | None = Field(default=None, ge=32, le=1024)
+    """Side of what it learns from in pixels, a multiple of 8; None takes 128, or less where the recipe's patch is smaller."""
     learning_rate: float = Field(default=4e-4, gt=0)
     l1: float = Field(default=5.0, ge=0)
     """Weight of the distance from the real image, beside the discriminator's judgement."""
@@ -61,8 +61,6 @@ class Rendering(Part):
     @model_validator(mode="after")
     def _whole(self) -> Rendering:
         for name in ("patch", "width"):
-            if getattr(self, name) % 8:
-                raise ValueError(
-                    f"{name} {getattr(self, name)} is no multiple of 8; use {getattr(self, name) // 8 * 8}"
-                )
+            if (value := getattr(self, name) or 0) % 8:
+                raise ValueError(f"{name} {value} is no multiple of 8; use {value // 8 * 8}")
         return self
