@@ -23,12 +23,13 @@ from geoseg.models.pruned import RECORD as PRUNING
 from geoseg.pipeline import run
 from geoseg.runtime.events import Events
 from geoseg.runtime.stop import Stop, signals_set
-from geoseg.runtime.workspace import Identity, Workspace, read_json, write_json
+from geoseg.runtime.workspace import Workspace, write_json
 from geoseg.training.bundle import write_bundle
 from geoseg.training.card import card, final_spec, training_record
 from geoseg.training.curves import draw_curves
+from geoseg.training.folder import begin
 from geoseg.training.labels import PolygonLabels
-from geoseg.training.preparation import Preparation, prepare_training
+from geoseg.training.preparation import prepare_training
 from geoseg.training.recipe import TrainRecipe
 from geoseg.training.scenes import LabelledScene
 from geoseg.training.session import fit
@@ -82,10 +83,13 @@ def train(
         for note in made.notes:
             events.note(note)
         with workspace.locked():
-            if (done := _begin(workspace, made, restart=restart)) is not None:
+            done = begin(
+                workspace, made.identity(), record=RECORD, whole=(SPEC, WEIGHTS), written=WRITTEN, restart=restart
+            )
+            if done is not None:
                 events.note(f"{out} already holds this model; nothing to do (--restart trains it anew)")
                 return Taught(out=Path(out), record=done)
-            task, data = made.task(), made.data()
+            task, data = made.task(), made.data(events=events, stop=stop)
             trained = fit(task, data, recipe, folder=workspace.partial, public=workspace.out, events=events, stop=stop)
             stop.check()
             package = workspace.making
@@ -106,7 +110,7 @@ def train(
                     for one in made.scenes
                     if one.entry.holdout
                 ]
-                record = training_record(made, trained, scores, seconds=seconds)
+                record = training_record(made, trained, scores, data.generated, seconds=seconds)
                 write_json(package / RECORD, record)
                 (package / CARD).write_text(card(spec, record), encoding="utf-8")
                 if made.start.pruning is not None:
@@ -163,37 +167,3 @@ def _in_place(one: LabelledScene, labels: PolygonLabels) -> gpd.GeoDataFrame:
         return np.stack([a * col + b * row + c, d * col + e * row + f], axis=1)
 
     return gpd.GeoDataFrame(geometry=shapely.transform(labels.parcels, placed), crs=one.scene.crs)
-
-
-def _begin(workspace: Workspace, made: Preparation, *, restart: bool) -> dict[str, Any] | None:
-    """Prepares OUT; the record of the same training where it is finished. RunError where OUT holds something else."""
-    out, partial = workspace.out, workspace.partial
-    identity = Identity(values=made.identity())
-    strangers = [path.name for path in out.iterdir() if not path.name.startswith(".") and path.name not in WRITTEN]
-    begun = not restart and bool(read_json(partial / "identity.json"))
-    if not restart and not begun and (out / SPEC).is_file() and not read_json(out / RECORD):
-        strangers.append(SPEC)  # a model that no training made
-    if strangers and not begun:  # before anything is taken away
-        raise RunError(f"{out} exists and holds other files ({', '.join(sorted(strangers)[:3])}); choose another -o")
-    if restart:
-        workspace.clear()
-        for name in WRITTEN:
-            path = out / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    record, there = read_json(out / RECORD), read_json(partial / "identity.json")
-    for found, what in (
-        (record.get("identity"), "a model of another training"),
-        (there, "another training, unfinished"),
-    ):
-        if found and Identity(values=found).digest != identity.digest:
-            raise RunError(
-                f"{out} holds {what} ({identity.differences(found)}); choose another -o, or --restart to replace it"
-            )
-    if record and (out / SPEC).is_file() and (out / WEIGHTS).is_file():
-        workspace.clear()
-        return record
-    with room_for(partial):
-        shutil.rmtree(workspace.making, ignore_errors=True)
-        workspace.making.mkdir(parents=True)
-        write_json(partial / "identity.json", dict(identity.values))
-    return None

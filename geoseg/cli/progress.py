@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LABELS = {
+    "generate": "making scenes",
     "train": "training",
     "predict": "predicting",
     "survey": "looking around",
@@ -25,7 +26,7 @@ LABELS = {
     "export": "writing files",
 }
 
-UNITS = {"train": "steps"}
+UNITS = {"train": "steps", "generate": "scenes"}
 """What a stage counts, where it is not tiles."""
 
 

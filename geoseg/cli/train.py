@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from geoseg.training.preparation import Preparation
+    from geoseg.training.recipe import TrainRecipe
 
 
 @click.command("train")
@@ -21,11 +22,16 @@ if TYPE_CHECKING:
 )
 @click.option("--check", is_flag=True, help="Open everything and tell what would be learnt from; train nothing.")
 @click.option("--restart", is_flag=True, help="Begin anew instead of resuming, and replace another training in OUT.")
+@click.option(
+    "--renderer", is_flag=True,
+    help="Train no model but a renderer of such scenes, for `generated: {kind: gan}`, see docs/few_labels.md.",
+)  # fmt: skip
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.option("--log-json", is_flag=True, help="Progress as JSON lines on standard error.")
 def command(
-    recipe: str, out: str | None, changes: tuple[str, ...], check: bool, restart: bool, quiet: bool, log_json: bool
-) -> None:
+    recipe: str, out: str | None, changes: tuple[str, ...], check: bool, restart: bool, renderer: bool, quiet: bool,
+    log_json: bool,
+) -> None:  # fmt: skip
     """Train a model as the YAML file RECIPE says, on your own rasters and polygons.
 
     The same command again resumes where a training was stopped or killed. The package in OUT is a model for
@@ -35,6 +41,7 @@ def command(
     geoseg train my_fields.yaml --check
     geoseg train my_fields.yaml -o models/my-fields
     geoseg train my_fields.yaml -o models/quick --set schedule.epochs=5 --set from=fields-s2
+    geoseg train my_fields.yaml --renderer -o my-renderer
     """
     from geoseg.cli.progress import progress
     from geoseg.errors import InputError
@@ -47,6 +54,9 @@ def command(
 
         _tell(prepare_training(wanted, folder=folder))
         return
+    if renderer:
+        _render(wanted, out=out, folder=folder, restart=restart, quiet=quiet, log_json=log_json)
+        return
     target = out or wanted.out
     if target is None:
         raise InputError("where is the model to go? Give -o FOLDER, or `out:` in the recipe")
@@ -56,6 +66,23 @@ def command(
         taught = train(wanted, out=target, folder=folder, restart=restart, events=events)
     if not quiet and not log_json:
         _summary(taught.out, taught.record)
+
+
+def _render(wanted: TrainRecipe, *, out: str | None, folder: Path, restart: bool, quiet: bool, log_json: bool) -> None:
+    from geoseg.cli.progress import progress
+    from geoseg.errors import InputError
+    from geoseg.training.rendering import train_renderer
+    from geoseg.training.rendering_preview import PREVIEW
+
+    if out is None:
+        raise InputError("where is the renderer to go? Give -o FOLDER (`out:` of the recipe is the model's)")
+    with progress(quiet=quiet, log_json=log_json) as events:
+        made = train_renderer(wanted, out=out, folder=folder, restart=restart, events=events)
+    if not quiet and not log_json:
+        click.echo(
+            f"the renderer is in {out}: look at {PREVIEW}, then use it: `generated: {{kind: gan, gan: {out}}}` in a recipe "
+            f"(it paints {', '.join(made.bands)} at {made.pixel_size_m:.3g} m)"
+        )
 
 
 def _tell(made: Preparation) -> None:

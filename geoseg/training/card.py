@@ -12,6 +12,7 @@ from typing import Any
 from geoseg.models.pruned import section
 from geoseg.spec import ModelSpec
 from geoseg.training.preparation import Preparation
+from geoseg.training.scenes import LabelledScene
 from geoseg.training.session import Trained
 from geoseg.training.start import RESOLUTION_SLACK
 from geoseg.version import VERSION
@@ -38,13 +39,21 @@ def final_spec(made: Preparation) -> ModelSpec:
         spec = replace(spec, nominal_m=made.recipe.resolution_m)
     origin = f"from {made.start.parent.name}" if made.start.parent is not None else "from random weights"
     counted = f"{len(learnt)} scene{'s' if len(learnt) != 1 else ''}"
-    return replace(spec, trained_on=f"{counted} ({', '.join(one.scene.name for one in learnt[:5])}), {origin}")
+    plan = made.generated
+    more = "" if plan is None else f" and {plan.wanted.scenes} generated ones ({plan.wanted.kind})"
+    return replace(spec, trained_on=f"{counted} ({', '.join(one.scene.name for one in learnt[:5])}){more}, {origin}")
 
 
 def training_record(
-    made: Preparation, trained: Trained, holdout: Sequence[Mapping[str, Any]], *, seconds: float
+    made: Preparation,
+    trained: Trained,
+    holdout: Sequence[Mapping[str, Any]],
+    generated: Sequence[LabelledScene] = (),
+    *,
+    seconds: float,
 ) -> dict[str, Any]:
     """training.json: all that made the model, as JSON values."""
+    plan = made.generated
     return {
         "schema": SCHEMA,
         "identity": dict(made.identity()),
@@ -52,6 +61,7 @@ def training_record(
         "scenes": [
             {**entry, **one.fingerprint()} for entry, one in zip(made.table(), made.scenes, strict=True)
         ],
+        "generated": None if plan is None else plan.record(generated),
         "split": {"by": made.division.by, "guard_px": made.division.guard, "seed": made.recipe.split.seed},
         "class_pixels": dict(zip(made.recipe.targets.names, made.class_pixels.tolist(), strict=True)),
         "epochs": len(trained.history),
@@ -103,6 +113,14 @@ def card(spec: ModelSpec, record: Mapping[str, Any]) -> str:
             f"| {one['scene']} | {one['role']}{both} | {fields} | {one['labelled']:.0%} | "
             f"`{one['image'][:16]}` | `{one['labels'][:16]}` |"
         )
+    if (plan := record.get("generated")) is not None:
+        painter = f", painted by the renderer `{plan['renderer'][:16]}`" if plan["renderer"] else ""
+        lines += [
+            "",
+            f"Generated ({plan['kind']}): {plan['scenes']} scenes of {plan['side_px']} px, styles "
+            f"{', '.join(plan['styles'])}, seed {recipe['seed']}{painter}; {plan['share']:.0%} of the chips to learn from. "
+            f"sha256 of all `{plan['sha256'][:16]}`.",
+        ]
     split = record["split"]
     lines += [
         "",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +16,33 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from geoseg.grid import Window
 from geoseg.training.recipe import Augment, Schedule
-from geoseg.training.scenes import COARSE, Piece, Scenes
+from geoseg.training.scenes import COARSE, LabelledScene, Piece, Scenes
 from geoseg.training.split import Division, chip_window
 from geoseg.training.targets import IGNORE
 
 Item = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedChips:
+    """Chips of generated scenes. Which of a training's chips they are is fixed: the others do not notice."""
+
+    scenes: Scenes
+    share: float
+    batch: int
+    patch: int
+
+    def takes(self, step: int, number: int) -> bool:
+        """Whether that chip is a generated one: evenly over the training, `share` of all."""
+        before = step * self.batch + number
+        return math.floor((before + 1) * self.share) > math.floor(before * self.share)
+
+    def read(self, rng: np.random.Generator) -> Piece:
+        """Any chip of any scene."""
+        number = int(rng.integers(len(self.scenes.scenes)))
+        rows, cols = self.scenes.scenes[number].scene.shape
+        row, col = (int(rng.integers(length - self.patch + 1)) for length in (rows, cols))
+        return self.scenes.read(number, Window(row, col, self.patch, self.patch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +55,7 @@ class TrainingChips(Dataset[Item]):
     optional: tuple[int, ...]
     """Input channels that are dropped at times."""
     seed: int
+    generated: GeneratedChips | None = None
 
     def window(self, rng: np.random.Generator) -> tuple[int, Window]:
         """A scene, drawn by how many chips it has, and a chip of it."""
@@ -52,8 +76,10 @@ class TrainingChips(Dataset[Item]):
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         rng = np.random.default_rng((self.seed, *key))
-        number, window = self.window(rng)
-        piece = self.scenes.read(number, window)
+        if self.generated is not None and self.generated.takes(*key):
+            piece = self.generated.read(rng)
+        else:
+            piece = self.scenes.read(*self.window(rng))
         pixels = recoloured(piece.pixels, rng, strength=self.augment.colour)
         if self.optional and rng.random() < self.augment.drop_optional:
             pixels[list(self.optional)] = 0
@@ -123,6 +149,11 @@ class ChipData(L.LightningDataModule):
     def __init__(self, training: TrainingChips, validation: ValidationChips, schedule: Schedule) -> None:
         super().__init__()
         self.training, self.validation, self.schedule = training, validation, schedule
+
+    @property
+    def generated(self) -> Sequence[LabelledScene]:
+        """The generated scenes among those that are learnt from."""
+        return () if self.training.generated is None else self.training.generated.scenes.scenes
 
     def train_dataloader(self) -> DataLoader[Item]:
         steps: Any = Steps(self.schedule, self._epoch)

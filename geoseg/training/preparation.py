@@ -12,7 +12,10 @@ import numpy as np
 import torch
 
 from geoseg.errors import InputError
-from geoseg.training.chips import ChipData, TrainingChips, ValidationChips
+from geoseg.runtime.events import Events
+from geoseg.runtime.stop import Stop
+from geoseg.training.chips import ChipData, GeneratedChips, TrainingChips, ValidationChips
+from geoseg.training.generated import GeneratedPlan, plan_generated
 from geoseg.training.instance_task import InstanceTask
 from geoseg.training.labels import PolygonLabels
 from geoseg.training.losses import class_weights
@@ -36,6 +39,7 @@ class Preparation:
     scenes: tuple[LabelledScene, ...]
     counts: tuple[Census, ...]
     division: Division
+    generated: GeneratedPlan | None = None
 
     @property
     def learnt(self) -> tuple[int, ...]:
@@ -49,12 +53,13 @@ class Preparation:
 
     def identity(self) -> Mapping[str, Any]:
         """What decides the weights: recipe, content of all files, first weights, version."""
-        return {
+        values = {
             "recipe": self.recipe.decisive(),
             "data": [one.fingerprint() for one in self.scenes],
             "from": self.start.fingerprint,
             "geoseg": VERSION,
         }
+        return values if self.generated is None else {**values, "generated": self.generated.identity()}
 
     def task(self) -> TrainingTask:
         network, fresh = self.start.network(seed=self.recipe.seed)
@@ -64,10 +69,15 @@ class Preparation:
         kind = TrainingTask if self.start.spec.instances is None else InstanceTask
         return kind(network, self.recipe, self.start.spec, weights)
 
-    def data(self) -> ChipData:
-        scenes = Scenes(self.scenes)
+    def data(self, *, events: Events | None = None, stop: Stop | None = None) -> ChipData:
+        """All chips; generated scenes are made now."""
+        scenes, plan, batch = Scenes(self.scenes), self.generated, self.recipe.schedule.batch
+        generated = None
+        if plan is not None:
+            made = Scenes(plan.make(events=events, stop=stop))
+            generated = GeneratedChips(made, plan.wanted.share, batch, self.division.patch)
         training = TrainingChips(
-            scenes, self.division, self.recipe.augment, optional_channels(self.start.spec), self.recipe.seed
+            scenes, self.division, self.recipe.augment, optional_channels(self.start.spec), self.recipe.seed, generated
         )
         return ChipData(training, ValidationChips(scenes, self.division), self.recipe.schedule)
 
@@ -89,6 +99,8 @@ class Preparation:
             f"{places} places for chips of {self.division.patch} px to learn from, {scored} to validate on, "
             f"split by {self.division.by}, {self.division.guard} px apart"
         )
+        if self.generated is not None:
+            notes.append(self.generated.told())
         return notes
 
     def table(self) -> list[dict[str, Any]]:
@@ -118,7 +130,8 @@ def prepare_training(recipe: TrainRecipe, *, folder: Path) -> Preparation:
         if not count.classes.sum():
             raise InputError(f"no pixel of {one.scene.name} is labelled; check its labels, labelled_area and values")
     division = divide(scenes, counts, recipe.split, patch=recipe.patch)
-    made = Preparation(recipe=recipe, start=start, scenes=scenes, counts=counts, division=division)
+    generated = plan_generated(recipe, spec, scenes, division, folder=folder)
+    made = Preparation(recipe=recipe, start=start, scenes=scenes, counts=counts, division=division, generated=generated)
     pixels = made.class_pixels
     absent = [name for name, count in zip(names, pixels, strict=True) if not count]
     if absent:

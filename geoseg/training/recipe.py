@@ -6,15 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from geoseg.errors import InputError
-
-
-class Part(BaseModel):
-    """A section of a recipe."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+from geoseg.training.sections import Generated, Part, Rendering
 
 
 class SceneEntry(Part):
@@ -197,6 +192,8 @@ class TrainRecipe(Part):
     title: str = ""
     description: str = ""
     scenes: tuple[SceneEntry, ...] = Field(min_length=1)
+    generated: Generated | None = None
+    """Generated scenes to learn from, too; None for none."""
     split: Split = Split()
     targets: Targets = Targets()
     network: dict[str, Any] | None = None
@@ -222,6 +219,8 @@ class TrainRecipe(Part):
     augment: Augment = Augment()
     loss: Loss = Loss()
     schedule: Schedule = Schedule()
+    renderer: Rendering = Rendering()
+    """Of `geoseg train RECIPE --renderer` alone."""
     seed: int = Field(default=0, ge=0)
     licence: str = ""
     out: str | None = None
@@ -250,18 +249,26 @@ class TrainRecipe(Part):
             raise ValueError(
                 f"loss.class_weights names {len(weights)} weights; the classes are {', '.join(self.targets.names)}"
             )
+        if self.generated is not None and self.generated.side_px < self.patch:
+            raise ValueError(f"generated.side_px {self.generated.side_px} is less than the patch of {self.patch}")
         if all(scene.holdout or scene.validation for scene in self.scenes):
             raise ValueError("no scene is left to learn from; at least one is neither validation nor holdout")
         return self
 
     def decisive(self) -> dict[str, Any]:
         """What decides the weights, as JSON values; files count by content, and stand elsewhere."""
-        values = self.model_dump(mode="json", by_alias=True, exclude={"out", "description", "title", "licence"})
+        values = self.model_dump(
+            mode="json", by_alias=True, exclude={"out", "description", "title", "licence", "renderer"}
+        )
         for scene in values["scenes"]:
             for name in ("image", "labels", "labelled_area"):
                 scene.pop(name)
         for name in ("workers", "threads"):
             values["schedule"].pop(name)
+        if self.generated is None:
+            values.pop("generated")
+        else:
+            values["generated"].pop("gan")
         return values
 
 
@@ -319,7 +326,7 @@ def _change(values: dict[str, Any], change: str) -> None:
     section[keys[-1]] = value
 
 
-SECTIONS = ("split", "targets", "network", "augment", "loss", "schedule")
+SECTIONS = ("split", "targets", "network", "generated", "renderer", "augment", "loss", "schedule")
 
 
 def told(error: ValidationError) -> str:
@@ -340,6 +347,7 @@ def told(error: ValidationError) -> str:
 def _known(place: Sequence[int | str]) -> list[str]:
     parts: dict[str, type[Part]] = {
         "scenes": SceneEntry, "split": Split, "targets": Targets, "augment": Augment, "loss": Loss, "schedule": Schedule,
+        "generated": Generated, "renderer": Rendering,
     }  # fmt: skip
     part = parts.get(str(place[0]), TrainRecipe) if place else TrainRecipe
     return [field.alias or name for name, field in part.model_fields.items()]

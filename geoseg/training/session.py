@@ -125,7 +125,7 @@ def fit(
     boards = find_spec("tensorboard") is not None
     if not boards:
         events.note("no TensorBoard files: tensorboard is not installed (pip install 'geoseg[training]')")
-    with _as_training(threads):
+    with as_training(threads):
         done = there is not None and _finished(there["history"], schedule)
         if there is not None:
             events.note(f"going on after epoch {len(there['history'])} of {schedule.epochs}")
@@ -208,7 +208,7 @@ def _board(public: Path, there: dict[str, Any] | None) -> Any:
 
 
 @contextmanager
-def _as_training(threads: int) -> Iterator[None]:
+def as_training(threads: int) -> Iterator[None]:
     """The process as training needs it, and as it was before afterwards."""
     before = torch.get_num_threads()
     exact, warn_only = (

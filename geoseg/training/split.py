@@ -230,13 +230,13 @@ def _seen_from(
     for i, windows in enumerate(places):
         for window in windows:
             box = shapely.box(window.col, window.row, window.col_stop, window.row_stop)
-            moved = box if i == number else _moved(box, scenes[i].scene, scene)
-            if moved is not None and shapely.intersects(moved, around):
-                seen.append(moved)
+            placed = box if i == number else moved(box, scenes[i].scene, scene)
+            if placed is not None and shapely.intersects(placed, around):
+                seen.append(placed)
     return tuple(seen)
 
 
-def _moved(box: Any, source: Scene, target: Scene) -> Any | None:
+def moved(box: Any, source: Scene, target: Scene) -> Any | None:
     """A polygon in the pixels of another scene; None where it lies nowhere near, or nobody knows where."""
     if source.crs is None or target.crs is None or _far(source, target):
         return None
@@ -251,8 +251,8 @@ def _moved(box: Any, source: Scene, target: Scene) -> Any | None:
         return np.stack([a * x + b * y + c, d * x + e * y + f], axis=1)
 
     length = max(source.shape)
-    moved = shapely.transform(shapely.segmentize(box, max(1.0, length / 64)), across)
-    return moved if np.isfinite(shapely.bounds(moved)).all() else None
+    placed = shapely.transform(shapely.segmentize(box, max(1.0, length / 64)), across)
+    return placed if np.isfinite(shapely.bounds(placed)).all() else None
 
 
 def _far(one: Scene, other: Scene) -> bool:
