@@ -18,12 +18,14 @@ from scipy import ndimage
 
 import geoseg
 from geoseg.errors import InputError, ModelError, RunError
-from geoseg.grid import Patch, TileGrid, Window
+from geoseg.grid import Patch, TileGrid
 from geoseg.pieces import Pieces
 from geoseg.readers.array import from_array
 from geoseg.results import Batch
 from geoseg.spec import InstanceRule
-from geoseg.stitch.objects import VIEWS, CompareViews, load_views, paint_items, painted
+from geoseg.stitch.journal import Journal
+from geoseg.stitch.objects import VIEWS, CompareViews, PaintItem, PaintTile, paint_items, painted
+from geoseg.stitch.store import MaskStore
 from geoseg.stitch.views import Views, seen
 from geoseg.testing.models import BrightObjectsModel
 
@@ -249,5 +251,9 @@ def test_rule_is_checked() -> None:
 
 
 def test_lost_pieces_are_told(tmp_path: Path) -> None:
-    assert len(load_views(Pieces(tmp_path), (0, 0))) == 0
-    assert Window(0, 0, 1, 1)
+    grid = TileGrid(shape=(64, 64), phase=(0, 0), patch=64, halo=16)
+    target = MaskStore(path=tmp_path / "store", grid=grid, channels=2, numbers=Pieces(tmp_path / "objects"))
+    target.create()
+    paint = PaintTile(grid=grid, found=Pieces(tmp_path / "found"), target=target, journal=Journal(tmp_path / "journal"))
+    with pytest.raises(RunError, match="has lost tile"):
+        paint(PaintItem(index=(0, 0), numbers={}))
