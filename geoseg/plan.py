@@ -155,15 +155,16 @@ def prepare(
 
 
 def _check_objects(name: str, options: RunOptions) -> None:
-    """InputError for options that only models of classes have."""
+    """InputError for options that only models of classes have; before anything is written."""
     asked = {
-        "--overlap": options.overlap,
-        "--tta": options.tta != "none",
+        "--overlap": options.overlap > 0, "--tta": options.tta != "none", "--smooth": options.smooth,
         "--instances watershed": options.instances == "watershed",
-    }
+        f"--precision {options.precision}": options.precision not in ("auto", "fp32"),
+    }  # fmt: skip
     if wrong := [option for option, given in asked.items() if given]:
         raise InputError(
-            f"{name} finds objects one by one, and has no classes to blend or divide; leave {wrong[0]} out"
+            f"{name} finds objects one by one, in float32, and has no probabilities to blend, divide or smooth by; leave "
+            f"{wrong[0]} out"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from rasterio.features import shapes
 from scipy import ndimage
 
 import geoseg
-from geoseg.errors import InputError, ModelError, RunError
-from geoseg.grid import Patch, TileGrid
+from geoseg.errors import EngineError, InputError, ModelError, RunError
+from geoseg.grid import Patch, TileGrid, Window
 from geoseg.pieces import Pieces
 from geoseg.readers.array import from_array
-from geoseg.results import Batch
+from geoseg.results import Batch, Objects
 from geoseg.spec import InstanceRule
 from geoseg.stitch.journal import Journal
 from geoseg.stitch.objects import VIEWS, CompareViews, PaintItem, PaintTile, paint_items, painted
@@ -225,12 +226,13 @@ def test_scores_and_invalid_pixels(tmp_path: Path) -> None:
         ({"overlap": 16}, "--overlap"),
         ({"tta": "d4"}, "--tta"),
         ({"instances": "watershed"}, "--instances watershed"),
-        ({"precision": "bf16"}, "float32"),
+        ({"precision": "bf16"}, "--precision bf16"),
+        ({"smooth": True}, "--smooth"),
     ],
 )
 def test_refuses_what_only_classes_have(tmp_path: Path, options: dict[str, Any], said: str) -> None:
     path = scene_file(tmp_path / "scene.tif", blobs(1, (64, 64), count=5, largest=20))
-    with pytest.raises((InputError, geoseg.errors.EngineError), match=said):
+    with pytest.raises(InputError, match=said):
         geoseg.run(path, out=tmp_path / "out", model=BrightObjectsModel(), **options)
 
 
@@ -242,6 +244,98 @@ def test_other_doors_say_that_they_take_no_objects(tmp_path: Path) -> None:
         geoseg.segment(path, model=BrightObjectsModel())
     with pytest.raises(InputError, match="finds objects"):
         suggest(path, out=tmp_path / "tiles.gpkg", model=BrightObjectsModel())
+
+
+class Drawn:
+    """Finds rectangles (row, col, height, width, class, score) as far as they lie in a patch."""
+
+    def __init__(self, rectangles: list[tuple[int, int, int, int, int, int]]) -> None:
+        self.rectangles = rectangles
+
+    def views(self, patch: Patch, scene: Window, rule: InstanceRule) -> Views:
+        masks, kinds, scores = [], [], []
+        for row, col, height, width, kind, score in self.rectangles:
+            place = Window(row, col, height, width) & patch.window
+            if place:
+                mask = np.zeros(patch.frame.shape, np.bool_)
+                mask[place.within(patch.frame).slices] = True
+                masks.append(mask)
+                kinds.append(kind)
+                scores.append(score / 254)
+        found = Objects.of(np.array(kinds), np.array(scores), np.stack(masks)) if masks else Objects.of(
+            np.empty(0), np.empty(0), np.empty((0, *patch.frame.shape), np.bool_)
+        )  # fmt: skip
+        return seen(found, patch, np.ones(patch.frame.shape, np.bool_), scene, rule)
+
+
+def drawn_together(
+    rectangles: list[tuple[int, int, int, int, int, int]], grid: TileGrid, folder: Path
+) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """(row, col) numbers and classes of objects."""
+    pieces, rule, model = Pieces(folder), InstanceRule(), Drawn(rectangles)
+    for tile in grid:
+        every = [Views.none(), *(model.views(patch, grid.scene, rule) for patch in grid.patches(tile))]
+        pieces.save(VIEWS, tile.index, Views.joined(every).arrays())
+    compare = CompareViews(grid=grid, pieces=pieces, overlap=rule.overlap)
+    agreed = {tile.index: compare(tile.index) for tile in grid}
+    numbers, kinds = np.zeros(grid.shape, np.int32), np.zeros(grid.shape, np.uint8)
+    for item in paint_items(grid, agreed, [tile.index for tile in grid]):
+        core = grid.tile(item.index).core.slices
+        numbers[core], kinds[core], _ = painted(grid.tile(item.index).core, item.numbers, pieces)
+    return numbers, kinds
+
+
+@pytest.mark.parametrize("edge", [*range(120, 200, 7), 190, 192, 194])
+def test_what_spills_over_or_lies_inside_is_another_object(tmp_path: Path, edge: int) -> None:
+    """Two fields larger than a patch that overlap by 2 pixels stay two, and one that holds a small object stays whole."""
+    fields = [(10, 10, 360, edge - 8, 1, 200), (10, edge, 360, 374 - edge, 1, 220), (100, edge // 2, 12, 12, 2, 250)]
+    made = []
+    for k in (1, 2):
+        grid = TileGrid(shape=(384, 384), phase=(0, 0), patch=128, halo=32, k=k)
+        made.append(drawn_together(fields, grid, tmp_path / str(k)))
+    (numbers, kinds), (again, others) = made
+    np.testing.assert_array_equal(numbers, again)
+    np.testing.assert_array_equal(kinds, others)
+    left, right = numbers[50, 20], numbers[50, 360]
+    assert left != right
+    assert (numbers[10:370, edge + 2 : 374] == right).all()
+    small = np.s_[100:112, edge // 2 : edge // 2 + 12]
+    assert (kinds[small] == 2).all()
+    rest = numbers[10:370, 10:edge].copy()
+    rest[90:102, edge // 2 - 10 : edge // 2 + 2] = left
+    assert (rest == left).all()
+
+
+def test_parts_of_two_classes_do_not_depend_on_tiles(tmp_path: Path) -> None:
+    """A field larger than a patch that patches are not of one mind about."""
+    found = []
+    for k in (1, 2, 3):
+        grid = TileGrid(shape=(256, 256), phase=(0, 0), patch=64, halo=16, k=k)
+        fields = [(4, 4, 240, 240, 1, 200), (100, 100, 150, 150, 2, 200)]
+        found.append(drawn_together(fields, grid, tmp_path / str(k)))
+    for numbers, kinds in found[1:]:
+        np.testing.assert_array_equal(numbers, found[0][0])
+        np.testing.assert_array_equal(kinds, found[0][1])
+
+
+def test_patches_with_one_window_are_compared(tmp_path: Path) -> None:
+    """In a scene smaller than a patch all cells see all of it: of two that agree one is left."""
+    grid = TileGrid(shape=(30, 30), phase=(0, 15), patch=60, halo=15)
+    numbers, _ = drawn_together([(5, 2, 20, 11, 1, 250), (5, 3, 20, 13, 1, 200)], grid, tmp_path)
+    assert np.unique(numbers).tolist() == [0, 1]
+
+
+class Wrong(BrightObjectsModel):
+    """Finds a class that nobody named."""
+
+    def find(self, batch: Batch) -> list[Objects]:
+        return [replace(each, kind=np.full(len(each), 7, np.uint8)) for each in super().find(batch)]
+
+
+def test_a_class_that_nobody_named_is_told(tmp_path: Path) -> None:
+    path = scene_file(tmp_path / "scene.tif", blobs(1, (64, 64), count=5, largest=20))
+    with pytest.raises(EngineError, match="finds classes 7 to 7, and its spec names 1 to 1"):
+        geoseg.run(path, out=tmp_path / "out", model=Wrong())
 
 
 def test_rule_is_checked() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from geoseg.engines.torch_engine import FORWARD, best_device, failure, hardware_
 from geoseg.errors import EngineError, EngineMemoryError
 from geoseg.protocols import InstanceModel, InstanceSegmenter, Model, TorchModel
 from geoseg.results import Batch, InputScaling, Objects
+from geoseg.spec import ModelSpec
 
 INSIDE = 0.5
 """A pixel belongs to an object where its mask is above it."""
@@ -45,7 +46,15 @@ class ArrayFinder:
         return f"numpy-{np.__version__}"
 
     def find(self, batch: Batch) -> Sequence[Objects]:
-        return self.model.find(batch)
+        try:
+            found = self.model.find(batch)
+        except MemoryError as error:
+            raise _too_little(self.model.spec.name, batch, error) from error
+        if len(found) != len(batch.pixels):
+            raise EngineError(
+                f"{self.model.spec.name} gives {len(found)} sets of objects for {len(batch.pixels)} patches"
+            )
+        return [checked(each, self.model.spec, batch.valid.shape[1:]) for each in found]
 
 
 class TorchFinder:
@@ -54,7 +63,7 @@ class TorchFinder:
     def __init__(self, model: TorchModel, scaling: InputScaling, *, device: str) -> None:
         self.degraded = False
         self._name = model.spec.name
-        self._classes = len(model.spec.class_names)
+        self._spec = model.spec
         self._fused = FusedNetwork(model.network(), model.spec, scaling).eval()
         self._onto(device)
 
@@ -65,14 +74,10 @@ class TorchFinder:
                 return [self._one(batch, i) for i in range(len(batch.pixels))]
             except MemoryError as error:
                 if self._device == "cpu":
-                    rows, cols = batch.pixels.shape[-2:]
-                    raise EngineMemoryError(
-                        f"{self._name} has too little memory for a patch of {cols} x {rows} pixels ({error}); use a smaller "
-                        f"--patch"
-                    ) from error
+                    raise _too_little(self._name, batch, error) from error
                 log.warning("memory of %s is too small for %s; going on with the CPU", self._device, self._name)
+                self.degraded = True  # before the fingerprint changes, which others read first
                 self._onto("cpu")
-                self.degraded = True
                 return [self._one(batch, i) for i in range(len(batch.pixels))]
 
     def _onto(self, device: str) -> None:
@@ -89,7 +94,8 @@ class TorchFinder:
         valid = np.ascontiguousarray(batch.valid[number : number + 1, None])
         fused = self._fused
         try:
-            with torch.inference_mode():
+            exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+            with torch.inference_mode(), exact:
                 x = fused.inputs(
                     torch.from_numpy(pixels).to(self._device), torch.from_numpy(valid).to(self._device), fused.gain,
                     fused.bias, fused.present,
@@ -103,12 +109,26 @@ class TorchFinder:
             raise EngineError(
                 f"the network of {self._name} gives no scores, labels and masks for each patch ({error!r}); see InstanceModel"
             ) from error
-        return self._checked(kind, scores, masks)
+        return checked(Objects.of(kind, scores, masks), self._spec, pixels.shape[-2:])
 
-    def _checked(self, kind: Any, scores: Any, masks: Any) -> Objects:
-        if len(kind) and not (int(kind.min()) > 0 and int(kind.max()) < self._classes):
-            raise EngineError(
-                f"the network of {self._name} finds classes {int(kind.min())} to {int(kind.max())}, and its spec names 1 to "
-                f"{self._classes - 1}; correct the outputs of its spec"
-            )
-        return Objects.of(kind, scores, masks)
+
+def checked(objects: Objects, spec: ModelSpec, shape: tuple[int, ...]) -> Objects:
+    """EngineError for objects of classes that the spec does not name, or that lie beyond a patch of this (row, col) shape."""
+    classes, box = len(spec.class_names), objects.box
+    if len(objects) and not (int(objects.kind.min()) > 0 and int(objects.kind.max()) < classes):
+        raise EngineError(
+            f"{spec.name} finds classes {int(objects.kind.min())} to {int(objects.kind.max())}, and its spec names 1 to "
+            f"{classes - 1} (0 is the background); correct its outputs"
+        )
+    if len(objects) and (box.min() < 0 or ((box[:, :2] + box[:, 2:]).max(axis=0) > shape).any()):
+        raise EngineError(
+            f"{spec.name} finds objects beyond its patch of {shape[1]} x {shape[0]} pixels; correct its boxes"
+        )
+    return objects
+
+
+def _too_little(name: str, batch: Batch, error: MemoryError) -> EngineMemoryError:
+    rows, cols = batch.pixels.shape[-2:]
+    return EngineMemoryError(
+        f"{name} has too little memory for a patch of {cols} x {rows} pixels ({error}); use a smaller --patch"
+    )

@@ -30,6 +30,9 @@ from geoseg.stitch.views import CUT, Views, agreement
 
 Index = tuple[int, int]
 
+AT_A_TIME = 256
+"""Views that are compared with all of a tile at a time."""
+
 VIEWS, VALID = "views", "valid"
 """Kinds of pieces that the first pass leaves: what patches saw, and runs of the valid pixels of a tile's core."""
 
@@ -42,7 +45,7 @@ class Agreed:
     score: NDArray[np.uint8]
     sight: NDArray[np.uint8]
     first: NDArray[np.int64]
-    patch: NDArray[np.int64]
+    cell: NDArray[np.int64]
     """Of its views, see Views."""
     pairs: Mapping[Index, NDArray[np.int64]]
     """By tile, itself or a later one: (pair, 2) views, of this tile and of that one, that are one object."""
@@ -68,14 +71,16 @@ class CompareViews:
                 if len(found):
                     pairs[other] = found
         return Agreed(
-            index=index, score=own.score, sight=own.sight, first=own.first, patch=own.patch, pairs=pairs
+            index=index, score=own.score, sight=own.sight, first=own.first, cell=own.cell, pairs=pairs
         )  # fmt: skip
 
     def _pairs(self, own: Views, theirs: Views, *, same: bool) -> NDArray[np.int64]:
-        a, b = np.nonzero(_meeting(own.box, theirs.box) & (own.patch[:, None] != theirs.patch[None]).any(axis=2))
         found, ours, other = [], cache(own.mask), cache(theirs.mask)
-        for i, j in zip(a.tolist(), b.tolist(), strict=True):
-            if same and j <= i:
+        for i, j in _near_pairs(own, theirs):
+            both_cut = own.sight[i] == CUT == theirs.sight[j]
+            if (same and j <= i) or (
+                both_cut and own.kind[i] != theirs.kind[j]
+            ):  # parts of one object are of one class
                 continue
             common = Window(*own.patch[i].tolist()) & Window(*theirs.patch[j].tolist())
             cut = CUT in (own.sight[i], theirs.sight[j])
@@ -147,12 +152,16 @@ def painted(
     """(row, col) numbers of objects, their classes and scores; 0 for none. Of several objects the smallest number stays."""
     out = np.zeros(core.shape, np.int32)
     kind, score = np.zeros(core.shape, np.uint8), np.zeros(core.shape, np.uint8)
-    every: list[tuple[int, int, int, Index]] = []
+    every: list[tuple[int, int, tuple[int, ...], int, Index]] = []
     views: dict[Index, Views] = {}
     for index, of in numbers.items():
         views[index] = load_views(found, index)
-        every += [(number, -int(views[index].score[i]), i, index) for i, number in enumerate(of.tolist()) if number]
-    for number, _, i, index in sorted(every, reverse=True):
+        every += [
+            (number, -int(views[index].score[i]), tuple(views[index].cell[i].tolist()), i, index)
+            for i, number in enumerate(of.tolist())
+            if number
+        ]
+    for number, _, _, i, index in sorted(every, reverse=True):
         window = views[index].window(i)
         if not (part := window & core):
             continue
@@ -165,7 +174,7 @@ def painted(
 
 
 def paint_items(grid: TileGrid, agreed: Mapping[Index, Agreed], wanted: Iterable[Index]) -> Iterator[PaintItem]:
-    """What the tiles `wanted` must be told. In memory are about 100 bytes a view."""
+    """What the tiles `wanted` must be told. In memory are about 250 bytes a view."""
     order = sorted(agreed)
     starts = dict(zip(order, np.cumsum([0, *(len(agreed[index].score) for index in order)]).tolist(), strict=False))
     numbers = _numbers([agreed[index] for index in order], starts)
@@ -193,8 +202,8 @@ def _numbers(tiles: list[Agreed], starts: Mapping[Index, int]) -> NDArray[np.int
     """(view,) numbers of objects from 1 in order of score and first pixel, 0 for views that give way to others."""
     if not tiles or not sum(len(tile.score) for tile in tiles):
         return np.empty(0, np.int32)
-    sight, score, first, patch = (
-        np.concatenate([getattr(tile, name) for tile in tiles]) for name in ("sight", "score", "first", "patch")
+    sight, score, first, cell = (
+        np.concatenate([getattr(tile, name) for tile in tiles]) for name in ("sight", "score", "first", "cell")
     )
     pairs = np.concatenate(
         [np.empty((0, 2), np.int64)]
@@ -208,14 +217,14 @@ def _numbers(tiles: list[Agreed], starts: Mapping[Index, int]) -> NDArray[np.int
     both = np.concatenate([pairs, pairs[:, ::-1]])
     both = both[np.argsort(both[:, 0], kind="stable")]
     bounds = np.searchsorted(both[:, 0], np.arange(len(sight) + 1))
-    order = np.lexsort((patch[:, 1], patch[:, 0], first[:, 1], first[:, 0], 254 - score, sight))
+    order = np.lexsort((cell[:, 1], cell[:, 0], first[:, 1], first[:, 0], 254 - score, sight))
     whole = np.zeros(len(sight), np.bool_)
     for view in order.tolist():  # cut ones come last
         others = both[bounds[view] : bounds[view + 1], 1]
         if sight[view] != CUT:
             whole[view] = not whole[others].any()
     gives_way = np.zeros(len(sight), np.bool_)
-    gives_way[both[whole[both[:, 1]], 0]] = True
+    gives_way[both[sight[both[:, 1]] != CUT, 0]] = True
     kept = whole | ((sight == CUT) & ~gives_way)
     cut = kept & (sight == CUT)
     parent = np.arange(len(sight), dtype=np.int64)
@@ -227,10 +236,23 @@ def _numbers(tiles: list[Agreed], starts: Mapping[Index, int]) -> NDArray[np.int
     np.maximum.at(best, root[kept], score[kept])
     np.minimum.at(least, root[kept], place[kept])
     objects = np.unique(root[kept])
-    objects = objects[np.lexsort((objects, least[objects], -best[objects]))]
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    foremost = np.full(len(sight), len(order))
+    np.minimum.at(foremost, root[kept], rank[kept])
+    objects = objects[np.lexsort((foremost[objects], least[objects], -best[objects]))]
     number = np.zeros(len(sight), np.int32)
     number[objects] = np.arange(1, len(objects) + 1)
     return np.where(kept, number[root], np.int32(0))
+
+
+def _near_pairs(own: Views, theirs: Views) -> Iterator[tuple[int, int]]:
+    """Views of different cells whose boxes intersect."""
+    for start in range(0, len(own), AT_A_TIME):
+        part = slice(start, start + AT_A_TIME)
+        apart = (own.cell[part, None] != theirs.cell[None]).any(axis=2)
+        a, b = np.nonzero(_meeting(own.box[part], theirs.box) & apart)
+        yield from zip((a + start).tolist(), b.tolist(), strict=True)
 
 
 def _meeting(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -114,9 +114,11 @@ class MaskStore:
 
     def objects(self, index: tuple[int, int]) -> NDArray[np.int32] | None:
         """(row, col) numbers of objects in a tile's core, 0 for none; None for a store without them."""
-        kept = None if self.numbers is None else self.numbers.load(OBJECTS, index)
-        if kept is None:
+        if self.numbers is None:
             return None
+        kept = self.numbers.load(OBJECTS, index)
+        if kept is None:
+            raise RunError(f"{self.numbers.folder} has lost tile {index}; --restart begins anew")
         return np.repeat(kept["runs"][:, 0], kept["runs"][:, 1]).reshape(self.grid.tile(index).core.shape)
 
     def classes(self, window: Window) -> NDArray[np.uint8]:

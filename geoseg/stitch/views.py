@@ -21,6 +21,10 @@ NEAR, BLUR = 2, 16
 """Masks of detectors end so many pixels from where an object does, and as many more as one in BLUR of its size."""
 
 
+PART = 0.25
+"""Intersection over union up to which a mask within another is a smaller object, or what spills over from beside it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Views:
     kind: NDArray[np.uint8]
@@ -35,6 +39,8 @@ class Views:
     """(view, 4) first row, first column, height and width."""
     patch: NDArray[np.int64]
     """(view, 4) the window of the patch that saw it, like `box`."""
+    cell: NDArray[np.int64]
+    """(view, 2) first row and column of that patch's cell: in small scenes several patches have one window."""
     starts: NDArray[np.int64]
     """(view + 1,) where the pixels of each begin in `bits`, in bytes."""
     bits: NDArray[np.uint8]
@@ -71,13 +77,15 @@ class Views:
     def none(cls) -> Views:
         flat, places = np.empty(0, np.uint8), np.empty((0, 4), np.int64)
         return cls(
-            kind=flat, score=flat, sight=flat, first=places[:, :2], box=places, patch=places, starts=np.zeros(1, np.int64),
+            kind=flat, score=flat, sight=flat, first=places[:, :2], box=places, patch=places, cell=places[:, :2],
+            starts=np.zeros(1, np.int64),
             bits=flat,
         )  # fmt: skip
 
 
 def seen(objects: Objects, patch: Patch, valid: NDArray[np.bool_], scene: Window, rule: InstanceRule) -> Views:
-    """What a patch's objects are worth to the scene: those of enough score that reach into its cell, the best of each.
+    """What a patch's objects are worth to the scene: those of enough score that reach into its cell, the best of each, whatever
+    its class.
 
     Args:
         objects: in the patch's frame.
@@ -120,6 +128,7 @@ def seen(objects: Objects, patch: Patch, valid: NDArray[np.bool_], scene: Window
         sight=np.array(sight, np.uint8), first=first.astype(np.int64),
         box=np.array([(place.row, place.col, place.height, place.width) for *_, place, _ in kept], np.int64),
         patch=np.tile(np.array([window.row, window.col, window.height, window.width], np.int64), (len(kept), 1)),
+        cell=np.tile(np.array([patch.cell.row, patch.cell.col], np.int64), (len(kept), 1)),
         starts=np.cumsum([0, *map(len, packed)], dtype=np.int64), bits=np.concatenate(packed),
     )  # fmt: skip
 
@@ -127,8 +136,8 @@ def seen(objects: Objects, patch: Patch, valid: NDArray[np.bool_], scene: Window
 def agreement(
     one: Window, mask: NDArray[np.bool_], other: Window, its: NDArray[np.bool_], common: Window, *, cut: bool = False
 ) -> float:
-    """Intersection over union of two masks within a window; where one is `cut`, over the smaller of them. 0 where they share
-    no pixel there."""
+    """Intersection over union of two masks within a window; where one is `cut`, over the smaller of them, unless that is a part
+    of the other by far. 0 where they share no pixel there."""
     here, there = one & common, other & common
     both = here & there
     if not both:
@@ -140,7 +149,10 @@ def agreement(
         int(np.count_nonzero(values[part.within(box).slices]))
         for values, part, box in ((mask, here, one), (its, there, other))
     ]
-    return shared / (min(sizes) if cut else sum(sizes) - shared)
+    union = sum(sizes) - shared
+    if cut and shared <= PART * union:
+        return 0.0
+    return shared / (min(sizes) if cut else union)
 
 
 def _tight(window: Window, pixels: NDArray[np.bool_]) -> tuple[Window, NDArray[np.bool_]]:

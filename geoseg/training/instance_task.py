@@ -95,15 +95,15 @@ def objects_of(mask: NDArray[Any], *, classes: int, reach: float) -> tuple[NDArr
         (object, row, col) 0 or 1; and (object,) class ids.
     """
     masks, kinds = [np.empty((0, *mask.shape), np.uint8)], []
-    boundary = (mask >= classes) & (mask != IGNORE)
+    inside = (mask >= 1) & (mask < classes)
+    far, (rows, cols) = ndimage.distance_transform_edt(~inside, return_indices=True)
+    near = far <= math.sqrt(2) * math.ceil(reach)  # also around corners
+    given = (mask >= classes) & (mask != IGNORE) & near & inside.any()
     for kind in range(1, classes):
         labels, count = ndimage.label(mask == kind)
         if not count:
             continue
-        if boundary.any():
-            far, (rows, cols) = ndimage.distance_transform_edt(labels == 0, return_indices=True)
-            given = boundary & (far <= math.sqrt(2) * math.ceil(reach))  # also around corners
-            labels[given] = labels[rows[given], cols[given]]
+        labels[given] = labels[rows[given], cols[given]]
         numbers = np.flatnonzero(np.bincount(labels.ravel())[1:] >= SMALLEST) + 1
         masks.append((labels[None] == numbers[:, None, None]).astype(np.uint8))
         kinds += [kind] * len(numbers)

@@ -121,8 +121,12 @@ def _check_objects(recipe: TrainRecipe) -> None:
         raise InputError("networks that find objects compute in fp32; leave schedule.precision out")
     if recipe.targets.distance:
         raise InputError("networks that find objects have no distance to learn; leave targets.distance out")
-    if not recipe.targets.boundary_px:
-        raise InputError("touching fields would be one object; give targets.boundary_px 1 or more")
+    names = recipe.targets.names
+    if "boundary" not in names[-1:]:
+        raise InputError(
+            f"touching fields would be one object: the classes are {', '.join(names)}; give targets.boundary_px 1 or more, and "
+            f"name boundary as the last of targets.classes"
+        )
 
 
 def fitted(
