@@ -35,6 +35,7 @@ from scipy import ndimage
 
 from geoseg.metrics import Evaluation, ObjectScores, PixelScores, evaluate
 from geoseg.metrics.report import number
+from geoseg.models.registry import bundled_names
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
@@ -342,7 +343,7 @@ def record(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="folder with the datasets")
-    parser.add_argument("--model", default="all", help="a bundled model, or all")
+    parser.add_argument("--model", default="all", choices=["all", *bundled_names()], help="a bundled model, or all")
     parser.add_argument("--dataset", help="only this one, e.g. s2-estonia")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores here, too")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep the runs here")
@@ -358,6 +359,8 @@ def main() -> None:
         and args.dataset in (None, place.dataset)
         and not (args.without_nir and place.model == "fields-rgb")
     ]
+    if not chosen:
+        raise SystemExit(f"no place for --model {args.model} and --dataset {args.dataset}")
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)
         tried = [

@@ -69,8 +69,9 @@ def markdown(scores: list[dict[str, Any]]) -> str:
             cells = []
             for name in ("f1", "pixel_iou"):
                 middle = mean(one[name] for one in own)
-                base.setdefault(name, middle)
-                gain = "" if kind == "none" else f"{middle - base[name]:+.3f}"
+                if kind == "none":
+                    base[name] = middle
+                gain = "" if kind == "none" or name not in base else f"{middle - base[name]:+.3f}"
                 cells += [", ".join(f"{one[name]:.3f}" for one in own), f"{middle:.3f}", gain]
             lines.append(f"| {start} | {kind} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -41,6 +41,10 @@ PATCH = 512
 ROUNDS = 7
 
 
+TRAINED = ("training.json", "curves.png", "metrics.csv")
+"""What a training leaves beside a package: it would tell of weights that are gone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrunedModel:
     model: BundleModel
@@ -86,6 +90,8 @@ def prune_model(
     slim = pruned(network, options, bands=len(spec.bands), outputs=len(spec.outputs), stride=spec.stride)
     own = title or (out.name if NAME.fullmatch(out.name) else f"{spec.name}-pruned")
     spec = replace(spec, name=own, architecture=architecture_of(model, slim), weights_sha256="")
+    for stale in TRAINED:  # of a model that was here before
+        (out / stale).unlink(missing_ok=True)
     write_package(slim.state_dict(), spec, out)
     made = BundleModel.open(out)
     check_rebuilt(made, slim)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geoseg.errors import ModelError
 from geoseg.models.bundle import BundleModel
 from geoseg.models.pruned import PruneOptions, read_pruning
 from geoseg.pruning import packaged, prune_model, write_record
 from geoseg.runtime.events import Events
 from geoseg.teaching import score_holdout, train
 from geoseg.training.preparation import prepare_training
+from geoseg.training.scenes import LabelledScene
+from geoseg.version import VERSION
 
 if TYPE_CHECKING:
     from geoseg.training.recipe import TrainRecipe
@@ -62,14 +65,22 @@ def prune_and_train(
     """
     events, between = events or Events(), (out / BETWEEN).absolute()
     whole = packaged(name)
+    if out.resolve() == whole.folder.resolve():
+        raise ModelError(f"{out} is the model to prune, which would be replaced; choose another folder with -o")
     wanted = recipe(between)
     earlier = [read_pruning(each) for each in (between, out)]  # of an attempt that was stopped, or that was finished
-    made = prune_model(whole.folder, out=between, options=options, title=wanted.name, overwrite=True, **settings)
-    key = {"of": whole.fingerprint(), "to": made.model.fingerprint(), "recipe": wanted.decisive() | {"from": None}}
+    made = prune_model(
+        whole.folder, out=between, options=options, title=f"{whole.spec.name}-pruned", overwrite=True, **settings
+    )
+    scenes = prepare_training(wanted, folder=folder).scenes
+    key = {
+        "of": whole.fingerprint(), "to": made.model.fingerprint(), "recipe": wanted.decisive() | {"from": None},
+        "data": [[one.scene.name, one.entry.holdout, one.fingerprint()] for one in scenes], "geoseg": VERSION,
+    }  # fmt: skip
     record = {**made.record, "scored": hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}
     known = next((one for one in earlier if one and one.get("scored") == record["scored"]), None)
     record["scores"] = (
-        known["scores"] if known else _scores(whole, made.model, wanted, folder=folder, work=between, events=events)
+        known["scores"] if known else _scores(whole, made.model, scenes, folder=folder, work=between, events=events)
     )
     write_record(made.model, record)
     taught = train(wanted, out=out, folder=folder, restart=restart, events=events)
@@ -78,16 +89,16 @@ def prune_and_train(
 
 
 def _scores(
-    whole: BundleModel, slim: BundleModel, recipe: TrainRecipe, *, folder: Path, work: Path, events: Events
+    whole: BundleModel, slim: BundleModel, scenes: Sequence[LabelledScene], *, folder: Path, work: Path, events: Events
 ) -> dict[str, list[dict[str, Any]]]:
     """Of the held out scenes, before and after pruning."""
-    scenes = [one for one in prepare_training(recipe, folder=folder).scenes if one.entry.holdout]
     return {
         when: [
             score_holdout(
                 one, model.folder, folder=folder, field_class=model.spec.field_class, work=work, events=events
             )
             for one in scenes
+            if one.entry.holdout
         ]
         for when, model in (("before", whole), ("after", slim))
     }

@@ -179,6 +179,7 @@ def test_an_interrupted_renderer_goes_on_to_the_same_bits(
     assert (tmp_path / "out" / ".partial" / "state.ckpt").is_file()
     train_renderer(tiny(samples), out=tmp_path / "out")
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == (renderer / WEIGHTS).read_bytes()
+    assert Renderer.open(tmp_path / "out").fingerprint() == Renderer.open(renderer).fingerprint()
 
 
 def test_a_recipe_learns_from_rendered_scenes_by_the_command(samples: Path, tmp_path: Path) -> None:
@@ -218,7 +219,7 @@ def test_colours_of_a_layout_are_those_of_its_fields() -> None:
     pixels = rng.normal(0, 0.1, (3, 64, 64)).astype(np.float32)
     pixels[:, mask == 0] -= 2
     pixels[:, 4:30, 4:60] += 1
-    colours, fields, soft = colours_of(pixels, mask)
+    colours, fields, soft = colours_of(pixels, mask, np.ones(mask.shape, np.bool_))
     ids, count = fields_of(mask)
     assert count == 2
     for k in (1, 2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ def command(
 
     wanted = load_train_recipe(recipe, changes)
     folder = Path(recipe).absolute().parent
+    if renderer:  # which may be the one that the recipe draws from
+        wanted = wanted.model_copy(update={"generated": None})
     if check:
         from geoseg.training.preparation import prepare_training
 
@@ -79,8 +82,9 @@ def _render(wanted: TrainRecipe, *, out: str | None, folder: Path, restart: bool
     with progress(quiet=quiet, log_json=log_json) as events:
         made = train_renderer(wanted, out=out, folder=folder, restart=restart, events=events)
     if not quiet and not log_json:
+        here = os.path.relpath(out, folder)  # recipes are read so
         click.echo(
-            f"the renderer is in {out}: look at {PREVIEW}, then use it: `generated: {{kind: gan, gan: {out}}}` in a recipe "
+            f"the renderer is in {out}: look at {PREVIEW}, then use it: `generated: {{kind: gan, gan: {here}}}` in the recipe "
             f"(it paints {', '.join(made.bands)} at {made.pixel_size_m:.3g} m)"
         )
 

@@ -133,13 +133,12 @@ def _less(before: int, after: int) -> str:
 
 
 def _scored(scores: Mapping[str, Sequence[Mapping[str, Any]]], trained: Sequence[Mapping[str, Any]]) -> list[str]:
-    later = {one["scene"]: one for one in trained}  # of a later training they may be others
-    known = bool(later) and all(one["scene"] in later for one in scores["before"])
-    columns = [
-        scores["before"],
-        scores["after"],
-        *([[later[one["scene"]] for one in scores["before"]]] if known else []),
-    ]
+    # Of a later training they may be others; of two scenes of one name nobody knows which is which but by their order.
+    names, later = [one["scene"] for one in scores["before"]], [one["scene"] for one in trained]
+    if names != later and len(set(later)) == len(later) and set(names) <= set(later):
+        trained = [trained[later.index(name)] for name in names]
+    known = bool(trained) and names == [one["scene"] for one in trained]
+    columns = [scores["before"], scores["after"], *([trained] if known else [])]
     titles = ["before", "pruned", *(["pruned and trained"] if known else [])]
     lines = [
         "Held out scenes through the whole of `geoseg run`, object F1@.5 and pixel IoU:",

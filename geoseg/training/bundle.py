@@ -112,7 +112,7 @@ def _cells(data: Path) -> pool.Cells:
 
 def _s2_source(data: Path, out: Path, seed: int) -> Source:
     paths = pool.fill(
-        out / "fields-s2.scenes", look=pool.SATELLITE, count=POOL_SCENES, seed=1000 * seed, cells=_cells(data)
+        out / "fields-s2.scenes-2dates", look=pool.SATELLITE, count=POOL_SCENES, seed=1000 * seed, cells=_cells(data)
     )
     return pool.PoolSource(scenes=pool.read(paths))
 

@@ -95,17 +95,19 @@ def fields_of(mask: NDArray[np.uint8]) -> tuple[NDArray[np.int32], int]:
     return ids, int(count)
 
 
-def colours_of(pixels: Image, mask: NDArray[np.uint8]) -> tuple[Image, NDArray[np.float32], Image | None]:
+def colours_of(
+    pixels: Image, mask: NDArray[np.uint8], known: NDArray[np.bool_]
+) -> tuple[Image, NDArray[np.float32], Image | None]:
     """What a real chip teaches: its map of colours, (field, band) colours of its fields, and the smooth land between.
 
-    The last is None where no land lies between.
+    Of pixels that are not `known` nothing is learnt. The last is None where no land lies between.
     """
     ids, count = fields_of(mask)
     sizes = np.bincount(ids.ravel(), minlength=count + 1)
     sums = np.stack([np.bincount(ids.ravel(), band.ravel(), count + 1) for band in pixels], axis=1)
     means = (sums / np.maximum(sizes, 1)[:, None]).astype(np.float32)
-    soft = _smooth(pixels, mask == BACKGROUND)
-    whole = pixels.mean(axis=(1, 2))[:, None, None]
+    soft = _smooth(pixels, (mask == BACKGROUND) & known)
+    whole = pixels[:, known].mean(axis=1)[:, None, None] if known.any() else np.zeros((len(pixels), 1, 1), np.float32)
     colours = _spread(ids, means, np.broadcast_to(whole, pixels.shape) if soft is None else soft, mask)
     return colours, means[1:][sizes[1:] >= FEW], soft
 
@@ -120,6 +122,10 @@ def colours_like(look: Look, mask: NDArray[np.uint8], rng: np.random.Generator) 
     grown = np.stack([_mirrored(band, cells[0], cells[1]) for band in coarse])
     fine = ndimage.zoom(grown, (1, COARSE, COARSE), order=1, grid_mode=True, mode="nearest")
     return _spread(ids, varied, fine[:, : mask.shape[0], : mask.shape[1]], mask)
+
+
+TOLD = ("identity", "learnt", "losses", "versions")
+"""Entries of a renderer's record that say how it came about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +150,8 @@ class Renderer:
 
     def fingerprint(self) -> str:
         """Hex digest of all that decides what it paints."""
-        return hashlib.sha256(json.dumps(dict(self.record), sort_keys=True).encode()).hexdigest()
+        decisive = {name: value for name, value in self.record.items() if name not in TOLD}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def render(self, mask: NDArray[np.uint8], rng: np.random.Generator) -> Image:
         """Imagery for a class map (row, col) of background, field and boundary; decided by `rng` alone."""

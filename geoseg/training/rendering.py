@@ -232,11 +232,11 @@ def _taught(
 ) -> tuple[Duel, dict[str, float]]:
     """The duel fought to its end, from the kept state if there is one, and its last losses."""
     wanted, duel, first = recipe.renderer, Duel(len(bands), recipe), 0
+    losses: list[tuple[float, ...]] = []
     if state.is_file():
         kept = read_torch_file(state)
         duel.go_on(kept)
-        first = int(kept["step"])
-    losses: list[tuple[float, float, float]] = []
+        first, losses = int(kept["step"]), [tuple(step) for step in kept["losses"]]
     events.stage_started("train", total=wanted.steps, done=first)
     for step in range(first, wanted.steps):
         stop.check()
@@ -253,7 +253,7 @@ def _taught(
             events.note(f"step {step + 1}: distance {distance:.3f}, painter {painter:.3f}, judge {judge:.3f}")
             with room_for(state.parent):
                 part = state.with_suffix(".part")
-                torch.save({**duel.state(), "step": step + 1}, part)
+                torch.save({**duel.state(), "step": step + 1, "losses": losses[-KEPT_STEPS:]}, part)
                 flush(part)
                 os.replace(part, state)
     events.stage_finished("train")
@@ -268,7 +268,7 @@ def _shown(chips: TrainingChips, bands: Sequence[int], recipe: TrainRecipe, *, s
     _, pixels, mask = _real(chips, bands, side_px(recipe), rng)
     pixels, mask = turned(pixels, mask, rng)
     drawn = np.where(mask == IGNORE, BACKGROUND, mask).astype(np.uint8)
-    colours, _, _ = colours_of(pixels, drawn)
+    colours, _, _ = colours_of(pixels, drawn, mask != IGNORE)
     noise = rng.standard_normal(mask.shape, dtype=np.float32)
     return Shown(inputs=inputs_of(drawn, colours, noise), image=pixels, known=mask != IGNORE)
 
@@ -292,7 +292,8 @@ def _looks(chips: TrainingChips, bands: Sequence[int], recipe: TrainRecipe) -> A
         rng = np.random.default_rng((recipe.seed, 17, k))
         number, pixels, mask = _real(chips, bands, side_px(recipe), rng)
         if (mask == IGNORE).mean() < 0.5:
-            _, fields, soft = colours_of(pixels, np.where(mask == IGNORE, BACKGROUND, mask).astype(np.uint8))
+            drawn = np.where(mask == IGNORE, BACKGROUND, mask).astype(np.uint8)
+            _, fields, soft = colours_of(pixels, drawn, mask != IGNORE)
             found.append((number, fields, soft))
     return looks_of(found)
 

@@ -165,7 +165,7 @@ WILD_PAINTERS = {
     "mire": paint_mire, "heath": paint_heath, "scrub": paint_scrub, "barren": paint_barren, "meadow": paint_meadow,
     "felled": paint_felled, "park": paint_park, "garden": paint_village, "water": paint_water,
 }  # fmt: skip
-"""Painted after woods and villages, in this order."""
+"""Painted after woods and villages, in this order, but for water, which keeps its place before ponds."""
 
 
 def _mixed(first: NDArray[Any], second: NDArray[Any], share: NDArray[Any]) -> Image:
