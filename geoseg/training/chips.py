@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning as L
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from geoseg.grid import Window
 from geoseg.training.recipe import Augment, Schedule
+from geoseg.training.samples import varied, worn
 from geoseg.training.scenes import COARSE, LabelledScene, Piece, Scenes
 from geoseg.training.split import Division, chip_window
 from geoseg.training.targets import IGNORE
@@ -31,6 +32,8 @@ class GeneratedChips:
     share: float
     batch: int
     patch: int
+    colours: bool | None = None
+    """Whether the first three channels are red, green and blue; None for scenes that have a real sensor's look already."""
 
     def takes(self, step: int, number: int) -> bool:
         """Whether that chip is a generated one: evenly over the training, `share` of all."""
@@ -38,11 +41,15 @@ class GeneratedChips:
         return math.floor((before + 1) * self.share) > math.floor(before * self.share)
 
     def read(self, rng: np.random.Generator) -> Piece:
-        """Any chip of any scene."""
+        """Any chip of any scene; one that is painted by rules goes through the sensors that the bundled models learnt from."""
         number = int(rng.integers(len(self.scenes.scenes)))
         rows, cols = self.scenes.scenes[number].scene.shape
         row, col = (int(rng.integers(length - self.patch + 1)) for length in (rows, cols))
-        return self.scenes.read(number, Window(row, col, self.patch, self.patch))
+        piece = self.scenes.read(number, Window(row, col, self.patch, self.patch))
+        if self.colours is None:
+            return piece
+        seen = worn(varied(piece.pixels, rng) if self.colours else piece.pixels, rng)
+        return replace(piece, pixels=np.where(piece.pixels == 0, piece.pixels, seen))  # what is missing stays so
 
 
 @dataclass(frozen=True, slots=True)

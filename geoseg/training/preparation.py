@@ -75,7 +75,9 @@ class Preparation:
         generated = None
         if plan is not None:
             made = Scenes(plan.make(events=events, stop=stop))
-            generated = GeneratedChips(made, plan.wanted.share, batch, self.division.patch)
+            names = tuple(band.name for band in self.start.spec.bands[:3])
+            colours = names == ("red", "green", "blue") if plan.wanted.kind == "procedural" else None
+            generated = GeneratedChips(made, plan.wanted.share, batch, self.division.patch, colours)
         training = TrainingChips(
             scenes, self.division, self.recipe.augment, optional_channels(self.start.spec), self.recipe.seed, generated
         )
