@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 from geoseg.errors import InputError
 from geoseg.results import Lines
 
-DECISIVE = {"bands", "pixel_size_m", "scale", "offset", "nodata", "resample", "on_read_error"}
+DECISIVE = {"bands", "pixel_size_m", "scale", "offset", "nodata", "clouds", "resample", "on_read_error"}
 OF_FIELDS = {
     "instances", "min_area_m2", "give_back_m", "max_hole_m2", "min_part_m2", "simplify_m", "smooth",
 }  # fmt: skip
@@ -47,6 +47,8 @@ class RunOptions(BaseModel):
     """Stored value that means "no data", in place of the scene's own."""
     aoi: str | None = None
     """Area of interest: a vector file, or west,south,east,north in degrees."""
+    clouds: Literal["mask", "keep"] = "mask"
+    """Whether pixels that a product's own mask takes for clouds or their shadows are left out as nodata, or predicted."""
     resample: bool = False
     """Bring the scene to the model's nominal resolution where it lies outside its range."""
     engine: str = "auto"
