@@ -15,6 +15,9 @@ OnReadError = Literal["stop", "mask"]
 Clouds = Literal["mask", "keep"]
 """Whether pixels under clouds and their shadows are valid: `mask` takes them for no data, `keep` leaves them."""
 
+Prefer = Literal["newest", "oldest", "first"]
+"""Which of several scenes that see the same ground gives the pixel."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:

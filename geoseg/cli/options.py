@@ -32,6 +32,12 @@ def scene_options(command: Any) -> Any:
             default="mask",
             help="What a product's own mask takes for clouds is left out as nodata, or kept.",
         ),
+        click.option(
+            "--prefer",
+            type=click.Choice(["newest", "oldest", "first"]),
+            default="newest",
+            help="Which of several scenes gives a pixel that they all see.",
+        ),
         click.option("--nodata", type=float, help="Stored value that means no data, in place of the file's own."),
     )
 

@@ -18,7 +18,7 @@ from geoseg.readers.places import local_path
 
 if TYPE_CHECKING:
     from geoseg.protocols import Reader, SceneOpener
-    from geoseg.reading import Clouds, OnReadError
+    from geoseg.reading import Clouds, OnReadError, Prefer, ReadOptions
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,12 @@ def open_scene(
     palette: bool = False,
     on_read_error: OnReadError = "stop",
     clouds: Clouds = "keep",
+    prefer: Prefer = "newest",
 ) -> Reader:
-    """The reader of one scene: a product, one file with all its bands, or single-band files on one grid.
+    """The reader of one scene: a product, one file with all its bands, single-band files on one grid, or several scenes.
+
+    Several products, or files of several bands, are joined: each pixel comes from the first scene that sees the ground
+    there, by `prefer` the newest, the oldest, or as they are given.
 
     Products (a Sentinel-2 SAFE, a Landsat bundle, ...) are recognised by the readers that are installed, entry points of the
     group `geoseg.readers`; all else is a raster. Products name their bands and state scale and offset; where one has a cloud
@@ -51,7 +55,6 @@ def open_scene(
     blocks there as not valid and lists them in Block.unread.
     Raises InputError for whatever cannot be read.
     """
-    from geoseg.readers.raster import RasterReader
     from geoseg.reading import ReadOptions
 
     names = tuple(_absolute(os.fspath(path)) for path in paths)
@@ -66,6 +69,18 @@ def open_scene(
         on_read_error=on_read_error,
         clouds=clouds,
     )
+    if len(names) > 1 and any(_is_scene(name) for name in names):
+        from geoseg.readers.mosaicking import MosaicReader
+
+        readers = tuple(_opened((name,), options) for name in names)
+        return MosaicReader(readers=readers, prefer=prefer)
+    return _opened(names, options)
+
+
+def _opened(names: tuple[str, ...], options: ReadOptions) -> Reader:
+    """The reader of one scene."""
+    from geoseg.readers.raster import RasterReader
+
     opener = _opener(names[0]) if len(names) == 1 else None
     if opener is not None:
         return opener.opened(names[0], options)
@@ -80,6 +95,13 @@ def open_scene(
         palette=options.palette,
         on_read_error=options.on_read_error,
     )
+
+
+def _is_scene(path: str) -> bool:
+    """Whether `path` is a scene by itself and not one band of it."""
+    from geoseg.readers.inspection import inspect_file
+
+    return _opener(path) is not None or len(inspect_file(path).bands) > 1
 
 
 def _opener(path: str) -> SceneOpener | None:
@@ -108,6 +130,7 @@ def forgiving(reader: Reader) -> Reader:
     """A reader of the same scene that leaves out what cannot be read, where it knows how to."""
     from dataclasses import replace
 
+    from geoseg.readers.mosaicking import MosaicReader
     from geoseg.readers.raster import RasterReader
     from geoseg.readers.resample import ResampledReader
     from geoseg.readers.stack import StackReader
@@ -116,6 +139,8 @@ def forgiving(reader: Reader) -> Reader:
         return replace(reader, on_read_error="mask")
     if isinstance(reader, ResampledReader):
         return replace(reader, source=forgiving(reader.source))
+    if isinstance(reader, MosaicReader):
+        return replace(reader, readers=tuple(forgiving(one) for one in reader.readers))
     if isinstance(reader, StackReader):
         return replace(reader, sources=tuple(forgiving(source) for source in reader.sources))
     return reader

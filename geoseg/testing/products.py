@@ -114,7 +114,9 @@ def make_landsat(
     if metadata == "json":
         text = json.dumps({"LANDSAT_METADATA_FILE": groups}, indent=2)
     elif metadata == "xml":
-        inner = (f"<{g}>{''.join(f'<{k}>{v}</{k}>' for k, v in entries.items())}</{g}>" for g, entries in groups.items())
+        inner = (
+            f"<{g}>{''.join(f'<{k}>{v}</{k}>' for k, v in entries.items())}</{g}>" for g, entries in groups.items()
+        )
         text = f"<LANDSAT_METADATA_FILE>{''.join(inner)}</LANDSAT_METADATA_FILE>"
     else:
         lines = ["GROUP = LANDSAT_METADATA_FILE"]
