@@ -44,7 +44,7 @@ class SceneOpener(Protocol):
     """What an entry point of the group `geoseg.readers` names: a way to read one kind of product. A module will do."""
 
     def recognises(self, path: str) -> bool:
-        """Whether `path` (absolute if it is local) is a product of this kind, by names alone: nothing is read."""
+        """Whether `path` (absolute if it is local) is a product of this kind: by names, or by a file's first bytes."""
         ...
 
     def opened(self, path: str, options: ReadOptions) -> Reader:

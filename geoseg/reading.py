@@ -32,6 +32,7 @@ class ReadOptions:
     palette: bool = False
     on_read_error: OnReadError = "stop"
     clouds: Clouds = "keep"
+    prefer: Prefer = "newest"
 
     def refuse(self, title: str, names: Sequence[str] = ("bands", "crs", "pixel_size_m", "nodata")) -> None:
         """InputError where the user says what a product says itself."""

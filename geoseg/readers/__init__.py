@@ -68,6 +68,7 @@ def open_scene(
         palette=palette,
         on_read_error=on_read_error,
         clouds=clouds,
+        prefer=prefer,
     )
     if len(names) > 1 and any(_is_scene(name) for name in names):
         from geoseg.readers.mosaicking import MosaicReader
