@@ -78,7 +78,7 @@ def test_every_command_has_help() -> None:
         (("run", "text.tif", "-o", "OUT"), 1, "is no raster"),
         (("run", "rgb.tif", "-o", "OUT", "--model", "unett"), 1, "installed: 'fields-rgb', 'fields-s2'"),
         (("run", "rgb.tif", "-o", "OUT", "--format", "dwg"), 1, "known: gpkg, shp, parquet, fgb, geojson"),
-        (("run", "rgb.tif", "-o", "OUT", "--recipe", "nope"), 1, "drone_fields, sentinel2_fields"),
+        (("run", "rgb.tif", "-o", "OUT", "--recipe", "nope"), 1, "drone_fields, landsat_fields, planet_fields, sentinel2_fields"),
         (("run", "rgb.tif", "-o", "OUT", "--bands", "red,green"), 1, "--bands names 2 bands"),
         (("run", "rgb.tif", "-o", "OUT", "--aoi", "10,10,11,11"), 1, "lies outside"),
         (("run", "rgb.tif", "-o", "OUT", "--aoi", "missing.geojson"), 1, "no such file"),
@@ -170,6 +170,6 @@ def test_every_option_of_the_command_line_has_its_name_in_the_recipe() -> None:
 def test_shipped_recipes_are_complete_and_read() -> None:
     from geoseg.recipes import load_recipe, recipe_names
 
-    assert set(recipe_names()) == {"drone_fields", "sentinel2_fields"}
+    assert set(recipe_names()) == {"drone_fields", "landsat_fields", "planet_fields", "sentinel2_fields"}
     assert load_recipe("drone_fields")["resample"] is True
     assert load_recipe("sentinel2_fields")["model"] == "fields-s2"
