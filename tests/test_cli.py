@@ -89,7 +89,7 @@ def test_every_command_has_help() -> None:
         (("run", "rgb.tif", "-o", "/proc/nope"), 1, "cannot be written"),
         (("run", "unnamed.tif", "-o", "OUT"), 1, "--bands"),
         (("run", "coarse.tif", "-o", "OUT", "--model", "fields-rgb"), 1, "--resample"),
-        (("run", "rgb.tif", "other.tif", "-o", "OUT"), 1, "several full scenes need"),
+        (("run", "rgb.tif", "other.tif", "-o", "OUT"), 1, "other.tif is in EPSG:32632 and rgb.tif in EPSG:32633"),
         (("vectorize", "nope.tif", "-o", "x.gpkg"), 1, "no file 'nope.tif'"),
         (("vectorize", "rgb.tif", "-o", "x.dwg"), 1, "known: fgb, geojson, gpkg, parquet, shp"),
         (("convert", "nope.gpkg", "x.shp"), 1, "nope.gpkg"),
@@ -101,7 +101,7 @@ def test_a_mistake_is_one_clear_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "rgb.tif", names=("red", "green", "blue"))
-    write(tmp_path / "other.tif", names=("red", "green", "blue"))
+    write(tmp_path / "other.tif", names=("red", "green", "blue"), crs="EPSG:32632")
     write(tmp_path / "unnamed.tif")
     write(tmp_path / "coarse.tif", names=("red", "green", "blue"), pixel=30)
     (tmp_path / "text.tif").write_text("no raster at all")
