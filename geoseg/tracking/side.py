@@ -164,9 +164,10 @@ def check_ids(ids: NDArray[np.object_], *, name: str, column: str) -> None:
 
 def _texts(column: pd.Series) -> NDArray[np.object_]:
     """Numbers without a decimal point where they are whole, as columns with gaps are read as floats."""
+    import pandas as pd
 
     def text(value: Any) -> str | None:
-        if value is None or value != value or str(value).strip() in ("", "<NA>", "NaT"):
+        if pd.isna(value) or not str(value).strip():
             return None
         if isinstance(value, float) and value.is_integer():
             return str(int(value))

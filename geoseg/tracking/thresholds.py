@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+import numpy as np
+from numpy.typing import NDArray
+
 from geoseg.errors import InputError
 
 TOLERANCE = 1e-6
@@ -40,3 +43,8 @@ class Thresholds:
             raise InputError(
                 f"moved_iou {self.moved_iou} is above same_iou {self.same_iou}; it is the lower limit of what keeps its id"
             )
+
+
+def reached(values: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
+    """(value,) True from the threshold on, within TOLERANCE."""
+    return np.asarray(values >= threshold - TOLERANCE, dtype=np.bool_)
