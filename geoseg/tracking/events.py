@@ -2,7 +2,7 @@
 
 1. Links: of two fields that share land, one lies in the other (`inside`) and is no scrap of it (`part`).
 2. Fields that links join are a group: one to one, one to several (split), several to one (merged), several to several
-   (rearranged). Between two fields that each have a counterpart that is the same, a link is cut first.
+   (rearranged). Of the last kind, pairs that are surely the same are taken apart first, where nobody is left alone.
 3. What is left hardly overlaps anything: fields of one shape, near each other, have moved.
 4. What is left then and covers the same land in another division is rearranged, the rest gone and new.
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.metrics.outlines import sums
 from geoseg.metrics.overlap import overlap_of_polygons
 from geoseg.tracking.displaced import displaced
 from geoseg.tracking.pairs import Flags, Floats, Indices, Pairs, best_first, groups, measured
@@ -54,7 +55,8 @@ def find_events(old: Side, new: Side, thresholds: Thresholds) -> Events:
     pairs = Pairs.of(overlap)
     ranks = _ranks(old.digests, new.digests)
 
-    links, codes = _grouped(_cut(pairs[_linked(pairs, thresholds)], thresholds), len(old), len(new), thresholds, ranks)
+    linked = _cut(pairs[_linked(pairs, thresholds)], len(old), len(new), thresholds)
+    links, codes = _grouped(linked, len(old), len(new), thresholds, ranks)
 
     free_old, free_new = _free(links, len(old), len(new))
     moved = displaced(old.polygons.geometry, new.polygons.geometry, free_old, free_new, thresholds, ranks)
@@ -77,15 +79,20 @@ def _linked(pairs: Pairs, limits: Thresholds) -> Flags:
     return reached(larger, limits.inside) & reached(smaller, limits.part)
 
 
-def _cut(linked: Pairs, limits: Thresholds) -> Pairs:
-    """Without links between fields that each have another counterpart, of which they share more than half.
+def _cut(linked: Pairs, olds: int, news: int, limits: Thresholds) -> Pairs:
+    """Without links, in groups of several to several, from fields that are surely still themselves.
 
-    A border that moves between two neighbours would make them a group otherwise, although each of them is still itself.
+    Where a border has moved far into a neighbour the three or four fields would be rearranged otherwise, also the one that
+    hardly changed. A link stays where it is the only one of the other field.
     """
-    sure = reached(linked.iou, max(limits.same_iou, 0.5))
-    kept_old = np.isin(linked.old, linked.old[sure])
-    kept_new = np.isin(linked.new, linked.new[sure])
-    return linked[sure | ~(kept_old & kept_new)]
+    group, in_old, in_new = groups(linked, olds, news)
+    several = (in_old[group] > 1) & (in_new[group] > 1)
+    sure = several & reached(linked.iou, (1 + limits.same_iou) / 2)
+    sure_old, sure_new = np.isin(linked.old, linked.old[sure]), np.isin(linked.new, linked.new[sure])
+    elsewhere_old = np.bincount(linked.old[~sure_new], minlength=olds)[linked.old] > 0
+    elsewhere_new = np.bincount(linked.new[~sure_old], minlength=news)[linked.new] > 0
+    cut = (sure_old & (sure_new | elsewhere_new)) | (sure_new & elsewhere_old)
+    return linked[sure | ~cut]
 
 
 def _grouped(
@@ -94,8 +101,8 @@ def _grouped(
     """The links that count, and what they are."""
     group, in_old, in_new = groups(linked, olds, news)
     one_old, one_new = in_old[group] == 1, in_new[group] == 1
-    covered_old = np.bincount(group, weights=linked.of_old, minlength=in_old.size)[group]
-    covered_new = np.bincount(group, weights=linked.of_new, minlength=in_old.size)[group]
+    covered_old = sums(group, linked.of_old, in_old.size)[group]
+    covered_new = sums(group, linked.of_new, in_old.size)[group]
     split = one_old & ~one_new & reached(covered_old, limits.cover)
     merged = one_new & ~one_old & reached(covered_new, limits.cover)
     rearranged = ~one_old & ~one_new
@@ -126,11 +133,11 @@ def _more(links: Pairs, codes: Codes, others: Pairs, code: int) -> tuple[Pairs, 
 def _divided_anew(left: Pairs, old_area: Floats, new_area: Floats, limits: Thresholds) -> Flags:
     """(pair,) True in groups where most of the old fields' land is land of the new ones, and the other way round."""
     group, in_old, _ = groups(left, old_area.size, new_area.size)
-    shared = np.bincount(group, weights=left.area, minlength=in_old.size)
+    shared = sums(group, left.area, in_old.size)
     enough = np.ones(in_old.size, dtype=np.bool_)
     for index, areas in ((left.old, old_area), (left.new, new_area)):
         fields, first = np.unique(index, return_index=True)
-        whole = np.bincount(group[first], weights=areas[fields], minlength=in_old.size)
+        whole = sums(group[first], areas[fields], in_old.size)
         enough &= reached(shared / np.where(whole > 0, whole, 1), limits.cover)
     return np.asarray(enough[group], dtype=np.bool_)
 

@@ -84,9 +84,7 @@ def measured(links: NDArray[np.intp], pairs: Pairs, news: int) -> Pairs:
     """The links with what they share, which may be nothing."""
     old, new = links.T
     nothing = np.zeros(old.size)
-    out = Pairs(
-        old=old, new=new, area=nothing.copy(), of_old=nothing.copy(), of_new=nothing.copy(), iou=nothing.copy()
-    )
+    out = Pairs(old=old, new=new, area=nothing.copy(), of_old=nothing.copy(), of_new=nothing.copy(), iou=nothing.copy())
     keys = pairs.old * max(news, 1) + pairs.new
     order = np.argsort(keys)
     wanted = old * max(news, 1) + new

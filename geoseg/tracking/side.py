@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from pyproj import CRS
+from pyproj.exceptions import CRSError
 
 from geoseg.errors import InputError
 from geoseg.metrics.grids import equal_area_around
@@ -53,7 +54,9 @@ class Side:
         given = np.flatnonzero(~(shapely.is_missing(raw) | shapely.is_empty(raw)) & _finite(raw))
         areal = np.isin(shapely.get_type_id(raw[given]), (3, 6, 7))  # polygon, multipolygon, collection
         if given.size and not areal.any():
-            raise InputError(f"{name} holds {raw[given[0]].geom_type} geometries, but fields are polygons; give a polygon layer")
+            raise InputError(
+                f"{name} holds {raw[given[0]].geom_type} geometries, but fields are polygons; give a polygon layer"
+            )
         given = given[areal]
         shapes = shapely.normalize(raw[given])
         wrong = int((~shapely.is_valid(shapes)).sum())
@@ -68,7 +71,9 @@ class Side:
         if wrong:
             notes.append(f"{name}: {wrong} invalid polygons were repaired to be compared; they are written as they are")
         return cls(
-            polygons=FieldPolygons(name=name, geometry=valid[usable][order], crs=known_crs(frame.crs), notes=tuple(notes)),
+            polygons=FieldPolygons(
+                name=name, geometry=valid[usable][order], crs=known_crs(frame.crs), notes=tuple(notes)
+            ),
             rows=rows[order],
             digests=digests[order],
             ids=ids[rows][order],
@@ -100,6 +105,24 @@ def together(old: Side, new: Side) -> tuple[Side, Side]:
         return old, new
     crs = equal_area_around(*_middle(old, new), CRS.from_epsg(4326))
     return replace(old, polygons=a.to_crs(crs)), replace(new, polygons=b.to_crs(crs))
+
+
+def with_crs(*frames: gpd.GeoDataFrame, crs: str | None) -> tuple[gpd.GeoDataFrame, ...]:
+    """The layers, those without a CRS with the one that the user states.
+
+    Raises InputError where PROJ does not know it, or no layer needs it.
+    """
+    if crs is None:
+        return frames
+    try:
+        stated = CRS.from_user_input(int(crs) if crs.isdecimal() else crs)
+    except CRSError as error:
+        raise InputError(f"--crs {crs} is no CRS that PROJ knows; use a code such as EPSG:32632") from error
+    if all(known_crs(frame.crs) is not None for frame in frames):
+        raise InputError("--crs is for layers that do not state their CRS, but both layers do; leave it out")
+    return tuple(
+        frame if known_crs(frame.crs) is not None else frame.set_crs(stated, allow_override=True) for frame in frames
+    )
 
 
 def _middle(*sides: Side) -> tuple[float, float]:
