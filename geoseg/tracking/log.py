@@ -71,7 +71,8 @@ def log_of(
             **_places(place, crs),
         }
     )
-    order = sorted(range(len(table)), key=lambda i: (codes[i], table.old_id[i] or "", table.id[i] or ""))
+    keys = list(zip(codes.tolist(), *([name or "" for name in table[c]] for c in ("old_id", "id")), strict=True))
+    order = sorted(range(len(keys)), key=keys.__getitem__)
     return table.iloc[order].reset_index(drop=True)
 
 
