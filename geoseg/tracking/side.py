@@ -59,9 +59,9 @@ class Side:
             )
         given = given[areal]
         shapes = shapely.normalize(raw[given])
-        wrong = int((~shapely.is_valid(shapes)).sum())
         valid = polygons_only(shapes)
         usable = shapely.area(valid) > 0
+        wrong = int((~shapely.is_valid(shapes[usable])).sum())
         rows = given[usable]
         digests = np.array([hashlib.sha256(wkb).hexdigest() for wkb in shapely.to_wkb(shapes[usable])], dtype="U64")
         order = np.lexsort((rows, ids[rows].astype(str), digests))

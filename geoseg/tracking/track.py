@@ -179,11 +179,14 @@ def _fields(
 
 
 def _renamed(names: Sequence[str], *, geometry: str) -> list[str]:
-    """Column names that leave COLUMNS free."""
-    if geometry in COLUMNS:
+    """Column names that leave COLUMNS free, also where a format does not tell `ID` from `id`."""
+    if geometry.lower() in COLUMNS:
         raise InputError(f"the geometry column of the new layer is called {geometry!r}; rename it, e.g. to geometry")
-    out = list(names)
-    for at, name in enumerate(out):
-        while out[at] in COLUMNS or (out[at] != name and out.count(out[at]) > 1):
-            out[at] = PREFIX + out[at]
+    out = [f"{PREFIX}{name}" if name.lower() in COLUMNS else name for name in names]
+    taken = {*COLUMNS, *(new.lower() for new, name in zip(out, names, strict=True) if new != name)}
+    for at, name in enumerate(names):
+        if out[at] == name:
+            while out[at].lower() in taken:
+                out[at] = f"{PREFIX}{out[at]}"
+            taken.add(out[at].lower())
     return out
