@@ -321,7 +321,7 @@ def test_all_columns_of_new_are_kept(tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
         fields = read_polygons(out)[0].sort_values("new_Event")
         assert [c for c in fields.columns if c not in ("geometry", "bbox")] == [
-            "id", "event", "parents", "iou", "new_new_id", "crop", "new_event", "new_id",
+            "id", "event", "parents", "iou", "new_id", "crop", "new_Event", "new_new_id",
         ]  # fmt: skip
         assert fields["new_id"].tolist() == ["b0", "b1"]
         assert fields["id"].iloc[0] == "a0"
