@@ -125,7 +125,7 @@ def test_parents_are_told() -> None:
 
 
 def mosaic(rng: np.random.Generator, count: int, size: float = 1000) -> list[Any]:
-    """A landscape without gaps, some of its fields fallow and some drawn over others."""
+    """A landscape without gaps, some of its fields missing and some drawn over others."""
     points = shapely.multipoints(rng.uniform(0, size, (count, 2)))
     cells = shapely.get_parts(shapely.voronoi_polygons(points, extend_to=box(0, 0, size, size)))
     cells = shapely.intersection(cells, box(0, 0, size, size))
