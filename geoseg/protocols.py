@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from geoseg.grid import TileGrid, Window
-from geoseg.results import Batch, Block, FieldRules, InputScaling, Lines, Objects, Outlines
+from geoseg.results import Batch, Block, Determination, FieldRules, InputScaling, Lines, Objects, Outlines
 from geoseg.scene import Scene
 from geoseg.spec import ModelSpec
 
@@ -271,6 +271,14 @@ class FieldBatches(Protocol):
     def __iter__(self) -> Iterator[gpd.GeoDataFrame]:
         """Parts with equal columns and dtypes, in the order of the fields; at least one, which may be empty."""
         ...
+
+
+@runtime_checkable
+class DeterminedBatches(FieldBatches, Protocol):
+    """Fields that know where they come from."""
+
+    @property
+    def determination(self) -> Determination | None: ...
 
 
 @runtime_checkable
