@@ -33,7 +33,9 @@ def scene_options(command: Any) -> Any:
 def time_option(command: Any) -> Any:
     """When the image was taken: for what is told of fields, never for what is found."""
     return click.option(
-        "--time", metavar="ISO8601", help="When the image was taken, e.g. 2024-05-13T09:40Z, in place of the file's own."
+        "--time",
+        metavar="ISO8601",
+        help="When the image was taken, e.g. 2024-05-13T09:40Z, in place of the file's own.",
     )(command)
 
 
