@@ -105,6 +105,7 @@ def run_item(
                 f"{spec.title} ({spec.name}) predicted {', '.join(spec.class_names)} on {scene.name}; fields were made "
                 f"of classes by {method}."
             ),
+            "bands": described["assets"]["model"]["bands"],  # what mlm:input refers to
             **told,
         },
         "links": [],
