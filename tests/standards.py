@@ -46,13 +46,14 @@ WHOLE: Schema = {"type": "integer", "minimum": 1}
 BAND = listed(an("object", "name", name=TEXT))
 
 
-def of_item(uri: str, *, properties: Schema | None = None, assets: Schema | None = None, **more: Schema) -> Schema:
-    """A schema of an extension: the item names it, and its properties and each of its assets are as said."""
-    parts: dict[str, Schema] = {"stac_extensions": {"contains": {"const": uri}}, **more}
-    if properties is not None:
-        parts["properties"] = properties
-    if assets is not None:
-        parts["assets"] = {"allOf": [parts.get("assets", {}), {"additionalProperties": assets}]}
+def of_item(
+    uri: str, *, properties: Schema | None = None, assets: Schema | None = None, some_asset: Schema | None = None
+) -> Schema:
+    """A schema of an extension: the item names it; its properties, each of its assets and one at least are as said."""
+    every = {} if assets is None else {"additionalProperties": assets}
+    some = {} if some_asset is None else {"not": {"additionalProperties": {"not": some_asset}}}
+    named_there = {"contains": {"const": uri}}
+    parts = {"stac_extensions": named_there, "properties": properties or {}, "assets": {**every, **some}}
     return {"$schema": DRAFT, "$id": uri, **an("object", "stac_extensions", "properties", "assets", **parts)}
 
 
@@ -100,12 +101,13 @@ EXTENSIONS: dict[str, Schema] = {
             mlm__name=TEXT, mlm__architecture=TEXT, mlm__tasks=listed(TEXT), mlm__input=listed({"type": "object"}),
             mlm__output=listed({"type": "object"}), bands=BAND,
         ),
-        # At least one asset is the model, and just those that are say of which kind.
+        # Just those that are the model say of which kind.
         assets={
             "if": MODEL_ASSET,
-            "then": {"required": ["mlm:artifact_type"]}, "else": {"not": {"required": ["mlm:artifact_type"]}},
+            "then": {"required": ["mlm:artifact_type"]},
+            "else": {"not": {"required": ["mlm:artifact_type"]}},
         },
-        **{"assets": {"not": {"additionalProperties": {"not": MODEL_ASSET}}}},
+        some_asset=MODEL_ASSET,
     ),
 }  # fmt: skip
 """STAC's extensions by the address of their schema."""
