@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg.disk import replacing
+from geoseg.disk import replacing, room_for
 from geoseg.errors import ModelError
 from geoseg.plan import Plan
 from geoseg.protocols import RecordedModel, int8_network
@@ -186,7 +186,7 @@ def collection_name(scene: Scene, identity: Identity) -> str:
 
 def _write_item(plan: Plan, folder: Path, name: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
     """item.json and, for it, model.json; what run.json says of them."""
-    with replacing(folder / "model.json") as file:
+    with room_for(folder / "model.json"), replacing(folder / "model.json") as file:
         file.write(plan.model.spec.to_json().encode())
     model = _described({folder / "model.json": "model"})
     item = run_item(
@@ -198,7 +198,8 @@ def _write_item(plan: Plan, folder: Path, name: str, outputs: Mapping[str, Any])
         method=plan.options.method(Lines.of(plan.model.spec.outputs)),
         outputs={**outputs, **model},
     )
-    write_json(folder / "item.json", item)
+    with room_for(folder / "item.json"):
+        write_json(folder / "item.json", item)
     return model | _described({folder / "item.json": "item"})
 
 
