@@ -86,7 +86,7 @@ def run_item(
         spec, asset=definition,
         framework=FRAMEWORKS.get(model.runtime, model.runtime),
     )  # fmt: skip
-    told = {key: value for key, value in described["properties"].items() if key.startswith("mlm:")}
+    told = {key: value for key, value in described["properties"].items() if key.startswith("mlm:") or key == "bands"}
     resolution = {} if pixel_size_m is None else {"raster:spatial_resolution": round(pixel_size_m, 6)}
     return {
         "type": "Feature",
@@ -105,7 +105,6 @@ def run_item(
                 f"{spec.title} ({spec.name}) predicted {', '.join(spec.class_names)} on {scene.name}; fields were made "
                 f"of classes by {method}."
             ),
-            "bands": described["assets"]["model"]["bands"],  # what mlm:input refers to
             **told,
         },
         "links": [],

@@ -25,7 +25,6 @@ import shapely
 import standards
 from affine import Affine
 from click.testing import CliRunner
-from pyproj import CRS
 from pystac.errors import STACValidationError
 from pystac.validation import validate_dict
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
@@ -36,12 +35,12 @@ import geoseg
 from geoseg.cli.main import cli
 from geoseg.errors import GeosegError, InputError, RunError
 from geoseg.export import exporter_for
+from geoseg.models.package import read_item
+from geoseg.models.registry import BUNDLED, bundled_names
 from geoseg.readers import open_scene
 from geoseg.readers.array import from_array
 from geoseg.recipes import RunOptions
 from geoseg.runtime.events import Events
-from geoseg.scene import Band, Scene
-from geoseg.stac import lonlat_footprint
 from geoseg.testing.models import IdentityModel
 
 TIME = "2023-06-04T10:00:29Z"
@@ -219,6 +218,16 @@ def test_item_is_stac_and_says_what_is_true(out: Path) -> None:
     assert spec == geoseg.models.load("fields-s2").spec
 
 
+@pytest.mark.parametrize("name", bundled_names())
+def test_packages_carry_stac_items(name: str) -> None:
+    item = read_item(BUNDLED / name)
+    assert item is not None
+    assert standards.SCHEMA in check_stac(item)
+    del item["properties"]["bands"]
+    with pytest.raises(STACValidationError, match="'bands' is a required property"):
+        check_stac(item)
+
+
 def without(*place: str) -> Any:
     def change(item: dict[str, Any]) -> None:
         for name in place[:-1]:
@@ -282,36 +291,6 @@ def test_the_same_run_gives_the_same_item(tmp_path: Path) -> None:
     one, other = (small_run(tmp_path / name, time=TIME, tile=tile, workers=tile) for name, tile in (("a", 1), ("b", 2)))
     for name in ("item.json", "model.json", "fields.parquet", "mask.tif"):
         assert (one / name).read_bytes() == (other / name).read_bytes()
-
-
-def footprint(crs: str, transform: Affine, shape: tuple[int, int] = (1000, 1000)) -> tuple[Any, list[float]]:
-    scene = Scene(shape=shape, transform=transform, crs=CRS(crs), bands=(Band(name=None, dtype="uint8"),), name="x")
-    found = lonlat_footprint(scene)
-    return shapely.geometry.shape(found["geometry"]), found["bbox"]
-
-
-EDGE_OF_ZONE_1 = Affine(50, 0, 330_000, 0, -50, 7_000_000)
-OVER_180 = Affine(0.01, 0, 178, 0, -0.01, 5)
-
-
-@pytest.mark.parametrize(("crs", "transform"), [("EPSG:32601", EDGE_OF_ZONE_1), ("EPSG:4326", OVER_180)])
-def test_footprints_over_longitude_180_have_two_parts(crs: str, transform: Affine) -> None:
-    shape, box = footprint(crs, transform)
-    assert shape.geom_type == "MultiPolygon"
-    assert shape.is_valid
-    assert box[0] > 170 > -170 > box[2]
-    assert all(part.exterior.is_ccw for part in shape.geoms)
-    assert shape.bounds[0] >= -180
-    assert shape.bounds[2] <= 180
-
-
-@pytest.mark.parametrize(("crs", "pole"), [("EPSG:3995", 90), ("EPSG:3031", -90)])
-def test_footprints_around_a_pole_hold_it(crs: str, pole: int) -> None:
-    shape, box = footprint(crs, Affine(1000, 0, -500_000, 0, -1000, 500_000))
-    assert shape.covers(shapely.Point(77, pole))
-    assert shape.covers(shapely.Point(-135, pole * 0.95))
-    assert not shape.covers(shapely.Point(45, pole * 0.9))
-    assert (box[0], box[2]) == (-180, 180)
 
 
 class Ending:
