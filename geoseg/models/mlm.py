@@ -80,7 +80,9 @@ def mlm_properties(
     """The `mlm:` properties of an item."""
     kind = str(spec.architecture.get("type", "unknown"))
     architecture = NETWORKS[kind].title if kind in NETWORKS else str(spec.architecture.get("model", kind))
-    source = pretrained_source or spec.trained_on or None
+    if not spec.architecture:  # a method, which learned nothing
+        architecture = spec.title
+    source = pretrained_source or (spec.trained_on if spec.architecture else None) or None
     settings = {name: value for name, value in settings_of(spec.architecture).items() if value is not None}
     more = {
         "patch": spec.patch,
