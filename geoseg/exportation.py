@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from geoseg.disk import replacing
-from geoseg.engines.conversion import import_openvino, logging_as_it_was
+from geoseg.engines.conversion import import_openvino, logging_as_it_was, openvino_core
 from geoseg.engines.ladder import reason_of
 from geoseg.errors import ModelError
 from geoseg.models.exported import ExportedModel, exported_sha256, spec_path
@@ -109,7 +109,7 @@ def agreement(network: nn.Module, made: ExportedModel) -> float:
         if made.runtime == "torch":
             found = made.network()(torch.from_numpy(noise)).numpy()
         else:
-            core = import_openvino().Core()
+            core = openvino_core()
             compiled = core.compile_model(core.read_model(made.graph()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
             found = compiled([noise])[0]
     if found.shape != expected.shape:

@@ -23,6 +23,7 @@ from geoseg.runtime.events import Events
 from geoseg.runtime.runners import runner_for
 from geoseg.runtime.stop import Stop, signals_set
 from geoseg.runtime.workspace import Identity, Workspace
+from geoseg.scene import in_utc
 from geoseg.stitch.journal import Journal
 from geoseg.version import VERSION
 
@@ -234,7 +235,7 @@ def vectorize_file(
         told = Determination(
             collection=collection_name(reader.scene, identity),
             method="auto-imagery" if made_by_geoseg(str(source)) else "unknown",
-            time=options.time or reader.scene.time,
+            time=options.time or in_utc(reader.scene.time),
         )
         files = exporter.write(replace(fields, determination=told), target)
         workspace.clear()

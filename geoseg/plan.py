@@ -17,7 +17,7 @@ from geoseg.results import Lines
 from geoseg.runtime.area import Area, area_of_interest
 from geoseg.runtime.predict import Predictor
 from geoseg.runtime.runners import Runner, Threads, default_workers
-from geoseg.scene import Scene, as_time, check_place
+from geoseg.scene import Scene, check_place, in_utc
 
 MOST_STREAMS = 4
 """Patches that a CPU predicts at a time: each has activations of its own."""
@@ -51,8 +51,7 @@ class Plan:
     @property
     def time(self) -> datetime | None:
         """When the image was taken: as the user says, else as the scene does."""
-        told = self.reader.scene.time
-        return self.options.time or (None if told is None else as_time(told.isoformat()))
+        return self.options.time or in_utc(self.reader.scene.time)
 
     @property
     def streams(self) -> int:
@@ -108,6 +107,7 @@ def prepare(
     reader = scenes[0] if isinstance(scenes[0], Reader) else open_scene(
         scenes, bands=options.bands, crs=options.crs, pixel_size_m=options.pixel_size_m,
         scale=options.scale, offset=options.offset, nodata=options.nodata, on_read_error=options.on_read_error,
+        clouds=options.clouds, prefer=options.prefer,
     )  # fmt: skip
     if options.on_read_error == "mask":
         reader = forgiving(reader)

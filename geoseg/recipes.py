@@ -11,10 +11,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
 from geoseg.errors import InputError
+from geoseg.reading import Clouds, Prefer
 from geoseg.results import Lines
 from geoseg.scene import as_time, time_text
 
-DECISIVE = {"bands", "pixel_size_m", "scale", "offset", "nodata", "resample", "on_read_error"}
+DECISIVE = {"bands", "pixel_size_m", "scale", "offset", "nodata", "clouds", "prefer", "resample", "on_read_error"}
 OF_FIELDS = {
     "instances", "min_area_m2", "give_back_m", "max_hole_m2", "min_part_m2", "simplify_m", "smooth",
 }  # fmt: skip
@@ -51,6 +52,10 @@ class RunOptions(BaseModel):
     """When the image was taken, in ISO 8601 and UTC unless it says otherwise; None takes what the scene says."""
     aoi: str | None = None
     """Area of interest: a vector file, or west,south,east,north in degrees."""
+    clouds: Clouds = "mask"
+    """Whether pixels that a product's own mask takes for clouds or their shadows are left out as nodata, or predicted."""
+    prefer: Prefer = "newest"
+    """Which of several scenes that see the same ground gives the pixel: `newest`, `oldest`, or `first` as they are given."""
     resample: bool = False
     """Bring the scene to the model's nominal resolution where it lies outside its range."""
     engine: str = "auto"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -196,6 +199,27 @@ def test_openvino_gives_equal_bytes_from_threads_and_thread_counts() -> None:
     assert streams.fingerprint == segmenter.fingerprint
     for found in (predict_in_threads(each, batches, threads=12) for each in (segmenter, wide, streams)):
         assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_ctrl_c_finds_its_signal_stack_after_networks_were_released_elsewhere() -> None:
+    code = """
+import signal, threading
+from test_engines_segmenters import UNET, scaling_of
+from geoseg.engines.openvino_engine import OpenVinoEngine
+
+held = [OpenVinoEngine().build(UNET, scaling_of(4), precision="fp32", threads=1)]
+releasing = threading.Thread(target=held.clear)
+releasing.start()
+releasing.join()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "interrupted"), done.stderr
 
 
 ENGINES = [

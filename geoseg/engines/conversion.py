@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import sys
@@ -117,6 +118,24 @@ def import_openvino() -> Any:
         return importlib.import_module("openvino")
     with without_telemetry():
         return importlib.import_module("openvino")
+
+
+def openvino_core() -> Any:
+    """The one Core of this process, which is never released.
+
+    OpenVINO's CPU plugin gives the thread that creates it a signal stack, and unmaps that stack where the plugin is
+    released: if that happens on another thread, the next Ctrl-C kills the process with a segmentation fault (2026.4,
+    measured).
+    """
+    with _importing:
+        return _core()
+
+
+@functools.cache
+def _core() -> Any:
+    core = import_openvino().Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")  # creates the plugin
+    return core
 
 
 @contextmanager

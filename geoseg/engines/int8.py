@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geoseg import cache
-from geoseg.engines.conversion import bound, import_openvino, network_graph, opened
+from geoseg.engines.conversion import bound, network_graph, opened, openvino_core
 from geoseg.engines.hardware import core_count, cpu_label
 from geoseg.engines.openvino_engine import (
     CompiledNetwork,
@@ -88,7 +88,7 @@ def speed_gain(model: Model, *, side: int = SIDE) -> float:
 
 def _measured(model: Model, side: int) -> float:
     graph, _digest = quantised_graph(model)
-    spec, core = model.spec, import_openvino().Core()
+    spec, core = model.spec, openvino_core()
     side = max(spec.stride, side // spec.upsample - side // spec.upsample % spec.stride)
     count = len(spec.bands)
     pixels, valid = np.zeros((1, count, side, side), np.float32), np.ones((1, 1, side, side), np.bool_)

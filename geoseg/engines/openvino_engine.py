@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.engines.composed import composed_graph
-from geoseg.engines.conversion import bound, import_openvino, network_graph, opened
+from geoseg.engines.conversion import bound, import_openvino, network_graph, opened, openvino_core
 from geoseg.engines.graphs import Graph, unpacked
 from geoseg.engines.hardware import core_count, cpu_label
 from geoseg.engines.ladder import Footing, LadderSegmenter, Rung, reason_of, rungs, short_of_memory
@@ -67,7 +67,7 @@ class OpenVinoEngine:
         if reason := self.available():
             raise EngineError(reason)
         openvino = import_openvino()
-        core = openvino.Core()
+        core = openvino_core()
         exact = openvino_precision(precision, core)
         fixed = memory_may_be_refused()
         config = settings(exact, core)

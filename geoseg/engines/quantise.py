@@ -22,6 +22,7 @@ from geoseg.engines.conversion import (
     logging_as_it_was,
     network_graph,
     opened,
+    openvino_core,
     without_telemetry,
 )  # fmt: skip
 from geoseg.engines.graphs import Graph, serialised
@@ -62,7 +63,7 @@ def quantise(model: Model, samples: Sequence[Sample]) -> Graph:
 
         nncf.set_log_level(logging.ERROR)
         openvino = import_openvino()
-        graph = opened(network_graph(model, samples[0].scaling, batch=1), openvino.Core())
+        graph = opened(network_graph(model, samples[0].scaling, batch=1), openvino_core())
         quantised = nncf.quantize(
             graph,
             nncf.Dataset(list(samples), _inputs),
@@ -76,7 +77,7 @@ def quantise(model: Model, samples: Sequence[Sample]) -> Graph:
 def disagreement(model: Model, graph: Graph, samples: Sequence[Sample]) -> float:
     """Share of valid pixels whose class differs from what the network says in float32."""
     classes = len(model.spec.class_names)
-    core = import_openvino().Core()
+    core = openvino_core()
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     ours: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint("int8", core)}
     wrong = total = 0

@@ -242,7 +242,9 @@ def _georeference(dataset: Any, path: str, *, placed: bool) -> tuple[Affine | No
 
 def _time_taken(dataset: Any, path: str) -> datetime | None:
     """From GDAL's metadata domain IMAGERY, which its drivers fill from what comes with an image. TIFF's tag DateTime is the time
-    at which a file was written, and is not asked."""
+    at which a file was written, and is not asked. Of remote files neither: GDAL would look for each sidecar that it knows."""
+    if local_path(path) is None:
+        return None
     told = dataset.tags(ns="IMAGERY").get("ACQUISITIONDATETIME", "").strip()
     if not told:
         return None
