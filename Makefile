@@ -15,6 +15,8 @@ help:
 .venv/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@# The validator of fields wants older versions of what it does not use here, so it comes without them.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps fiboa-cli vecorel-cli
 	@touch $@
 
 demo: .venv/.installed

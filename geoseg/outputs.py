@@ -8,20 +8,23 @@ import platform
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geoseg.disk import replacing, room_for
 from geoseg.errors import ModelError
 from geoseg.plan import Plan
 from geoseg.protocols import RecordedModel, int8_network
 from geoseg.recipes import RunOptions
-from geoseg.results import PROBABILITY_MAX
+from geoseg.results import PROBABILITY_MAX, Determination, Lines
 from geoseg.runtime.events import Events
 from geoseg.runtime.heap import give_back
 from geoseg.runtime.stop import Stop
-from geoseg.runtime.workspace import Identity, Workspace
+from geoseg.runtime.workspace import Identity, Workspace, write_json
+from geoseg.scene import Scene, time_text
+from geoseg.stac import item_name, run_item
 from geoseg.stitch.journal import Journal
 from geoseg.stitch.store import MaskStore
 from geoseg.version import VERSION
@@ -94,6 +97,9 @@ def identify(plan: Plan) -> Identity:
                 "field_class": plan.field_class,
                 **options.of_fields(),
                 "min_area_m2": plan.min_area_m2,
+                **(
+                    {} if plan.time is None else {"time": time_text(plan.time)}
+                ),  # told of fields, with the rest of them
             },
         }
     )
@@ -138,6 +144,9 @@ def make_outputs(
     from geoseg.readers import forgiving
 
     made: dict[Path, str] = {}
+    called = collection_name(plan.reader.scene, identity)
+    told = Determination(collection=called, method="auto-imagery", time=plan.time)
+    fields = replace(fields, determination=told)
 
     def rasters() -> dict[Path, str]:
         found = write_rasters(plan, store, workspace.making, identity, probabilities=plan.options.probabilities)
@@ -162,10 +171,48 @@ def make_outputs(
             made[path] = "preview"
         events.stage_advanced("export")
         made = copying.result() | made
+        outputs = _described(made)
+        outputs |= _write_item(plan, workspace.making, called, outputs)
     events.stage_finished("export")
-    record = _record(plan, fields, workspace, identity, stages, made, begun=begun)
-    workspace.publish(list(made), record)
+    record = _record(plan, fields, workspace, identity, stages, outputs, begun=begun)
+    workspace.publish([workspace.making / file for file in outputs], record)
     return record
+
+
+def collection_name(scene: Scene, identity: Identity) -> str:
+    """Of all that a run finds: the id of its STAC item, and the collection of its fields."""
+    return item_name(scene.name, identity.digest)
+
+
+def _write_item(plan: Plan, folder: Path, name: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """item.json and, for it, model.json; what run.json says of them."""
+    with room_for(folder / "model.json"), replacing(folder / "model.json") as file:
+        file.write(plan.model.spec.to_json().encode())
+    model = _described({folder / "model.json": "model"})
+    item = run_item(
+        name=name,
+        scene=_covered(plan),
+        time=plan.time,
+        pixel_size_m=None if plan.pixel_size_assumed else plan.pixel_size_m,
+        model=plan.model,
+        method=plan.options.method(Lines.of(plan.model.spec.outputs)),
+        outputs={**outputs, **model},
+    )
+    with room_for(folder / "item.json"):
+        write_json(folder / "item.json", item)
+    return model | _described({folder / "item.json": "item"})
+
+
+def _covered(plan: Plan) -> Scene:
+    """The part of the scene that the outputs are of."""
+    extent = plan.grid.extent
+    return plan.reader.scene.cropped(extent.row, extent.col, *extent.shape)
+
+
+def _described(made: Mapping[Path, str]) -> dict[str, Any]:
+    return {
+        path.name: {"kind": kind, "bytes": path.stat().st_size, "sha256": _sha256(path)} for path, kind in made.items()
+    }
 
 
 def write_rasters(
@@ -185,7 +232,7 @@ def write_rasters(
     extent = grid.extent
     common: dict[str, Any] = {
         "window": extent.within(grid.hull),
-        "scene": plan.reader.scene.cropped(extent.row, extent.col, *extent.shape),
+        "scene": _covered(plan),
         "tags": tags,
     }
     colors = class_colors(spec.class_names, field_class=spec.field_class)
@@ -209,7 +256,7 @@ def _record(
     workspace: Workspace,
     identity: Identity,
     stages: Stages,
-    made: Mapping[Path, str],
+    outputs: Mapping[str, Any],
     *,
     begun: float,
 ) -> dict[str, Any]:
@@ -225,6 +272,7 @@ def _record(
             "name": scene.name,
             "shape": list(scene.shape),
             "bands": list(scene.band_names),
+            "time": None if plan.time is None else time_text(plan.time),
             "crs": scene.crs.to_string() if scene.crs is not None else None,
             "transform": list(scene.transform)[:6],
             "pixel_size_m": round(plan.pixel_size_m, 6),
@@ -244,10 +292,7 @@ def _record(
             "unread_pixels": sum(height * width for tile in tiles for _, _, height, width in tile.unread),
             "model_pixels_per_pixel": round(sum(tile.model_pixels for tile in tiles) / max(1, grid.extent.size), 4),
         },
-        "outputs": {
-            path.name: {"kind": kind, "bytes": path.stat().st_size, "sha256": _sha256(path)}
-            for path, kind in made.items()
-        },
+        "outputs": dict(outputs),
         "seconds": {
             **stages.seconds,
             "tiles_read": round(sum(tile.read_s for tile in tiles), 3),

@@ -13,16 +13,17 @@ from typing import Any
 from geoseg.delineation import check_fields, delineate
 from geoseg.errors import InputError, RunError
 from geoseg.memory import within_memory
-from geoseg.outputs import Result, Stages, finished_result, identify, make_outputs, write_rasters
+from geoseg.outputs import Result, Stages, collection_name, finished_result, identify, make_outputs, write_rasters
 from geoseg.plan import check_lonlat, prepare
 from geoseg.prediction import link_into_store, mapped, predict_into_store
 from geoseg.protocols import Model, Reader
 from geoseg.recipes import RunOptions
-from geoseg.results import BOUNDARY, PROBABILITY_MAX, Lines
+from geoseg.results import BOUNDARY, PROBABILITY_MAX, Determination, Lines
 from geoseg.runtime.events import Events
 from geoseg.runtime.runners import runner_for
 from geoseg.runtime.stop import Stop, signals_set
 from geoseg.runtime.workspace import Identity, Workspace
+from geoseg.scene import in_utc
 from geoseg.stitch.journal import Journal
 from geoseg.version import VERSION
 
@@ -169,7 +170,7 @@ def vectorize_file(
         source: any raster that rasterio opens.
         out: vector file, whose suffix says the format.
         options: field_class (default `field`, else class 1), instances, min_area_m2, simplify_m, smooth, crs,
-            pixel_size_m, workers.
+            pixel_size_m, time, workers.
         classes: names by class id; None takes those in the file, if any.
         tile: side of a tile in pixels; never decides the result.
         overwrite: replace `out`.
@@ -177,7 +178,7 @@ def vectorize_file(
         client: a distributed.Client to run on instead of threads here.
     """
     from geoseg.export import exporter_for
-    from geoseg.readers import class_names, open_scene
+    from geoseg.readers import class_names, made_by_geoseg, open_scene
     from geoseg.vectorize.source import WANTED, raster_classes
 
     events, options, stop, target = events or Events(), options or RunOptions(), Stop(), Path(out)
@@ -231,7 +232,12 @@ def vectorize_file(
         except InputError:  # the same again would not go on better
             workspace.clear()
             raise
-        files = exporter.write(fields, target)
+        told = Determination(
+            collection=collection_name(reader.scene, identity),
+            method="auto-imagery" if made_by_geoseg(str(source)) else "unknown",
+            time=options.time or in_utc(reader.scene.time),
+        )
+        files = exporter.write(replace(fields, determination=told), target)
         workspace.clear()
     return len(fields), files
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from geoseg.errors import InputError
@@ -16,7 +17,7 @@ from geoseg.results import Lines
 from geoseg.runtime.area import Area, area_of_interest
 from geoseg.runtime.predict import Predictor
 from geoseg.runtime.runners import Runner, Threads, default_workers
-from geoseg.scene import Scene, check_place
+from geoseg.scene import Scene, check_place, in_utc
 
 MOST_STREAMS = 4
 """Patches that a CPU predicts at a time: each has activations of its own."""
@@ -46,6 +47,11 @@ class Plan:
     pixel_size_m: float
     pixel_size_assumed: bool
     """True where neither the scene nor the user says the pixel size and the model's nominal one stands in."""
+
+    @property
+    def time(self) -> datetime | None:
+        """When the image was taken: as the user says, else as the scene does."""
+        return self.options.time or in_utc(self.reader.scene.time)
 
     @property
     def streams(self) -> int:

@@ -12,7 +12,7 @@ from pyproj import CRS
 
 from geoseg.grid import TileGrid, Window
 from geoseg.reading import ReadOptions
-from geoseg.results import Batch, Block, FieldRules, InputScaling, Lines, Objects, Outlines
+from geoseg.results import Batch, Block, Determination, FieldRules, InputScaling, Lines, Objects, Outlines
 from geoseg.scene import Scene
 from geoseg.spec import ModelSpec
 
@@ -285,6 +285,14 @@ class FieldBatches(Protocol):
     def __iter__(self) -> Iterator[gpd.GeoDataFrame]:
         """Parts with equal columns and dtypes, in the order of the fields; at least one, which may be empty."""
         ...
+
+
+@runtime_checkable
+class DeterminedBatches(FieldBatches, Protocol):
+    """Fields that know where they come from."""
+
+    @property
+    def determination(self) -> Determination | None: ...
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import date, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 from geoseg.errors import InputError
 from geoseg.reading import Clouds, Prefer
 from geoseg.results import Lines
+from geoseg.scene import as_time, time_text
 
 DECISIVE = {"bands", "pixel_size_m", "scale", "offset", "nodata", "clouds", "prefer", "resample", "on_read_error"}
 OF_FIELDS = {
@@ -46,6 +48,8 @@ class RunOptions(BaseModel):
     offset: tuple[float, ...] | None = None
     nodata: float | None = Field(default=None, allow_inf_nan=True)
     """Stored value that means "no data", in place of the scene's own."""
+    time: datetime | None = None
+    """When the image was taken, in ISO 8601 and UTC unless it says otherwise; None takes what the scene says."""
     aoi: str | None = None
     """Area of interest: a vector file, or west,south,east,north in degrees."""
     clouds: Clouds = "mask"
@@ -111,6 +115,20 @@ class RunOptions(BaseModel):
         if unknown or not value:
             raise ValueError(f"no format {', '.join(map(repr, unknown)) or 'given'}; known: {', '.join(FORMATS)}")
         return tuple(dict.fromkeys(value))
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _in_utc(cls, value: Any) -> Any:
+        if isinstance(value, date):  # YAML makes dates of what looks like one
+            value = value.isoformat()
+        try:
+            return as_time(value) if isinstance(value, str) else value
+        except (ValueError, OverflowError) as error:
+            raise ValueError("no time in ISO 8601; give e.g. 2024-05-13T09:40:31Z or 2024-05-13") from error
+
+    @field_serializer("time", when_used="json")
+    def _time_as_text(self, value: datetime | None) -> str | None:
+        return None if value is None else time_text(value)
 
     @field_serializer("nodata", when_used="json")
     def _as_text(self, value: float | None) -> float | str | None:

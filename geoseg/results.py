@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,18 @@ BOUNDARY = "boundary"
 
 SMOOTH_SCALE = 64
 """Units in a pixel of the vertices of smooth outlines: they are whole numbers, too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Determination:
+    """Where fields come from, in the words of fiboa (https://fiboa.org)."""
+
+    collection: str
+    """Name of all fields that were found together; with a field's id it is unique."""
+    method: Literal["auto-imagery", "unknown"]
+    """`auto-imagery`: found by a model in images. `unknown`: drawn along a raster of somebody else's."""
+    time: datetime | None
+    """When the image was taken, in UTC, where known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

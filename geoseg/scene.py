@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class Scene:
     pixel_size_m: float | None = None
     """Given by the user for scenes without a CRS; None means: take it from the CRS."""
     time: datetime | None = None
-    """When the image was taken, where known."""
+    """When the image was taken, where known, in UTC; never for identity."""
 
     def __post_init__(self) -> None:
         if min(self.shape) < 1:
@@ -114,6 +114,25 @@ class Scene:
             for band, name in zip(self.bands, names, strict=True)
         )
         return replace(self, bands=bands)
+
+
+def as_time(text: str) -> datetime:
+    """A time in ISO 8601, in whole seconds of UTC; without a zone it is meant so, and a day alone means its beginning.
+
+    Raises ValueError for anything else.
+    """
+    found = datetime.fromisoformat(text)
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC).replace(microsecond=0)
+
+
+def in_utc(time: datetime | None) -> datetime | None:
+    """Whole seconds of UTC, which a time without a zone is taken for."""
+    return None if time is None else as_time(time.isoformat())
+
+
+def time_text(time: datetime) -> str:
+    """A time of UTC as RFC 3339 has it: 2024-05-13T09:40:31Z."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def pixel_areas_m2(

@@ -42,6 +42,15 @@ def scene_options(command: Any) -> Any:
     )
 
 
+def time_option(command: Any) -> Any:
+    """When the image was taken: for what is told of fields, never for what is found."""
+    return click.option(
+        "--time",
+        metavar="ISO8601",
+        help="When the image was taken, e.g. 2024-05-13T09:40Z, in place of the file's own.",
+    )(command)
+
+
 def model_options(command: Any) -> Any:
     """Which model, on what."""
     return _stacked(

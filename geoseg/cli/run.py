@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import field_options, given, model_options, run_controls, scene_options
+from geoseg.cli.options import field_options, given, model_options, run_controls, scene_options, time_option
 
 
 @click.command("run")
@@ -16,6 +16,7 @@ from geoseg.cli.options import field_options, given, model_options, run_controls
 @click.option("--format", help="Vector formats: gpkg,shp,parquet,fgb,geojson.  [default: gpkg]")
 @click.option("--probabilities", is_flag=True, help="Write probabilities.tif too.")
 @scene_options
+@time_option
 @model_options
 @field_options
 @run_controls

@@ -18,6 +18,8 @@ WHAT = {
     "probabilities": "probability a class, 0..254 (COG)",
     "fields": "field polygons",
     "preview": "picture to look at",
+    "item": "STAC item of all of it",
+    "model": "what the model is",
 }
 
 

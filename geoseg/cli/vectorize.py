@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import field_options, given
+from geoseg.cli.options import field_options, given, time_option
 
 
 @click.command("vectorize")
@@ -17,6 +17,7 @@ from geoseg.cli.options import field_options, given
 @click.option("--crs", help="CRS of a raster that does not say its own.")
 @click.option("--nodata", type=float, help="Stored value that means no data, in place of the file's own.")
 @click.option("--pixel-size-m", type=float, help="Pixel size in metres of a raster without a CRS.")
+@time_option
 @click.option("--tile", type=int, help="Side of a tile in pixels; never decides the result.")
 @click.option("--workers", type=int, help="Tiles under way at a time.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")

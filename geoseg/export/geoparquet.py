@@ -1,10 +1,11 @@
-"""GeoParquet 1.1 with a bounding box a row; https://geoparquet.org/releases/v1.1.0/."""
+"""GeoParquet 1.1 with a bounding box a row, https://geoparquet.org/releases/v1.1.0/; of fields also fiboa, see `fiboa`."""
 
 from __future__ import annotations
 
 import base64
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,10 @@ import numpy as np
 from geoseg.errors import ExportError
 from geoseg.export.arrow import attribute_schema, attributes, regrouped
 from geoseg.export.batches import in_parts
+from geoseg.export.fiboa import as_demanded, collection_metadata, collections_of, with_columns
 from geoseg.export.shapes import kinds_of
 from geoseg.export.staging import staged
+from geoseg.protocols import DeterminedBatches
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -38,20 +41,31 @@ class GeoParquet:
     def write(self, fields: gpd.GeoDataFrame | FieldBatches, path: Path, *, layer: str = "fields") -> list[Path]:
         """Write `fields`, a row group at a time; a Parquet file has no layers, `layer` is not kept."""
         del layer
+        import geopandas as gpd
         import pyarrow as pa
         from pyarrow import parquet
 
         parts = in_parts(fields, nested=True)
-        schema = _schema(parts.sample)
+        frame = isinstance(fields, gpd.GeoDataFrame)
+        told = fields.determination if not frame and isinstance(fields, DeterminedBatches) else None
+
+        def standard(part: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+            return part if told is None else with_columns(part, told)
+
+        collections = [told.collection] if told else collections_of(parts.sample) if frame else []
+        schema = _schema(standard(parts.sample))
+        if collections:
+            schema = as_demanded(schema, collections=len(collections))
         seen = Seen()
-        tables = (_table(part, schema, seen) for part in parts)
+        tables = (_table(standard(part), schema, seen) for part in parts)
         with (
             staged(Path(path), pa.ArrowException) as stage,
             parquet.ParquetWriter(stage.path, schema, compression="zstd", store_schema=False) as writer,
         ):
             for group in regrouped(tables, rows=self.rows_per_group):
                 writer.write_table(group)
-            writer.add_key_value_metadata(_metadata(schema, json.dumps(seen.metadata(parts.crs))))
+            about = {"collection": collection_metadata(schema, collections)} if collections else {}
+            writer.add_key_value_metadata(_metadata(schema, {"geo": seen.metadata(parts.crs), **about}))
         return stage.files
 
 
@@ -102,13 +116,14 @@ def _schema(sample: gpd.GeoDataFrame) -> pa.Schema:
     return schema.append(pa.field("bbox", box, nullable=bool((missing | geometry.is_empty).any())))
 
 
-def _metadata(schema: pa.Schema, geo: str) -> dict[str, str]:
+def _metadata(schema: pa.Schema, about: Mapping[str, Any]) -> dict[str, str]:
     """What the file says of itself, for readers of Parquet and once more in the schema that Arrow's readers restore.
 
     https://arrow.apache.org/docs/cpp/parquet.html#serialization-details
     """
-    restored = schema.with_metadata({"geo": geo}).serialize()
-    return {"geo": geo, "ARROW:schema": base64.b64encode(restored).decode()}
+    texts = {name: json.dumps(value) for name, value in about.items()}
+    restored = schema.with_metadata(texts).serialize()
+    return {**texts, "ARROW:schema": base64.b64encode(restored).decode()}
 
 
 def _table(part: gpd.GeoDataFrame, schema: pa.Schema, seen: Seen) -> pa.Table:

@@ -44,6 +44,7 @@ def stac_item(
         pretrained_source: what the weights, or those of the encoder, were trained on; None for random weights.
     """
     west, south, east, north = WORLD
+    seen = [_band(band.name) for band in spec.bands]
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     return {
         "type": "Feature",
@@ -58,6 +59,7 @@ def stac_item(
             "datetime": created,
             **({} if created else {"start_datetime": "1900-01-01T00:00:00Z", "end_datetime": "9999-12-31T23:59:59Z"}),
             **({"license": spec.licence} if spec.licence else {}),
+            "bands": seen,  # what mlm:input refers to: the extension looks for them here
             **mlm_properties(spec, parameters=parameters, framework=framework, pretrained_source=pretrained_source),
         },
         "links": [],
@@ -65,7 +67,7 @@ def stac_item(
             "model": {
                 "title": f"Weights of {spec.name}",
                 "roles": ["mlm:model", "mlm:weights"],
-                "bands": [_band(band.name) for band in spec.bands],
+                "bands": seen,
                 **asset,
             }
         },
@@ -78,7 +80,9 @@ def mlm_properties(
     """The `mlm:` properties of an item."""
     kind = str(spec.architecture.get("type", "unknown"))
     architecture = NETWORKS[kind].title if kind in NETWORKS else str(spec.architecture.get("model", kind))
-    source = pretrained_source or spec.trained_on or None
+    if not spec.architecture:  # a method, which learned nothing
+        architecture = spec.title
+    source = pretrained_source or (spec.trained_on if spec.architecture else None) or None
     settings = {name: value for name, value in settings_of(spec.architecture).items() if value is not None}
     more = {
         "patch": spec.patch,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-__all__ = ["class_names", "forgiving", "open_scene", "resampled"]
+__all__ = ["class_names", "forgiving", "made_by_geoseg", "open_scene", "resampled"]
 
 
 def open_scene(
@@ -149,16 +149,26 @@ def forgiving(reader: Reader) -> Reader:
 
 def class_names(path: str) -> tuple[str, ...]:
     """Names of a mask's classes by id, as geoseg writes them into its files; else the names of the bands, if all have one."""
+    tags, described = _told(path)
+    if told := tags.get("GEOSEG_CLASSES", ""):
+        return tuple(told.split(","))
+    names = tuple(name for name in described if name)
+    return names if len(names) == len(described) > 1 else ()
+
+
+def made_by_geoseg(path: str) -> bool:
+    """True for a mask or for probabilities that geoseg wrote."""
+    return "GEOSEG_MODEL" in _told(path)[0]
+
+
+def _told(path: str) -> tuple[dict[str, str], tuple[str | None, ...]]:
+    """A file's tags, and its bands' names."""
     from geoseg.readers.handles import gdal_errors, open_fresh
 
     with gdal_errors(path, "open"):
         raster, _ = open_fresh(path)
         with raster:
-            told = raster.tags().get("GEOSEG_CLASSES", "")
-            described = tuple(raster.descriptions)
-    if told:
-        return tuple(told.split(","))
-    return described if len(described) > 1 and all(described) else ()
+            return dict(raster.tags()), tuple(raster.descriptions)
 
 
 def _absolute(name: str) -> str:

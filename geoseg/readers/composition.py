@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from pyproj import CRS
 from pyproj.exceptions import CRSError
@@ -41,6 +42,7 @@ def compose_scene(
         bands=tuple(band for source in sources for band in source.bands),
         name=scene_name([source.path for source in sources]),
         pixel_size_m=pixel_size_m,
+        time=_common_time(sources),
     )
     if band_names is not None:
         scene = scene.with_band_names(_without_alpha(band_names, sources))
@@ -54,6 +56,12 @@ def georeference_remark(sources: Sequence[Source], scene: Scene) -> str | None:
     first = sources[0]
     units = "in the file's own units" if first.placed else "pixels (column, -row)"
     return f"{first.path} {first.remark}; coordinates will be {units}"
+
+
+def _common_time(sources: Sequence[Source]) -> datetime | None:
+    """What the files say that say anything, if they agree; bands of two dates have no one time."""
+    told = {source.time for source in sources if source.time is not None}
+    return told.pop() if len(told) == 1 else None
 
 
 def _without_alpha(names: Sequence[str], sources: Sequence[Source]) -> list[str]:

@@ -44,9 +44,9 @@ def pixel_files(names: Sequence[str]) -> list[Path]:
 
 
 def meaning(scene: Scene) -> str:
-    """The scene without its name, as text."""
+    """The scene without its name and its time, as text: what a time decides, an order, is in the hash by itself."""
     crs = None if scene.crs is None else scene.crs.to_wkt()
-    return f"{scene.shape} {tuple(scene.transform)[:6]} {crs} {scene.bands} {scene.pixel_size_m} {scene.time}"
+    return f"{scene.shape} {tuple(scene.transform)[:6]} {crs} {scene.bands} {scene.pixel_size_m}"
 
 
 def sampled_pixels(scene: Scene, read: Callable[[Window], Block]) -> bytes:

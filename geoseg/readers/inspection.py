@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,9 @@ from geoseg.readers.naming import described_name, file_band_name
 from geoseg.readers.orientation import Orientation, nearest_orientation, usable
 from geoseg.readers.places import local_path, may_be_remote
 from geoseg.readers.validity import possible_nodata
-from geoseg.scene import Band
+from geoseg.scene import Band, as_time
+
+log = logging.getLogger(__name__)
 
 MAX_BLOCK_BYTES = 256 * 2**20
 MAX_BANDS = 65_535
@@ -70,6 +74,8 @@ class Source:
     """What cannot be read of a mosaic because the files behind it cannot be opened."""
     remark: str | None
     """What the user should know about the georeference; None if nothing."""
+    time: datetime | None
+    """When the image was taken, where the file says so."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -125,6 +131,7 @@ def inspect_file(path: str, *, names: Sequence[str] | None = None, palette: bool
             in_order=dataset.driver in DECODE_IN_ORDER and one_grid,
             gaps=mosaic_gaps(path, shape) if dataset.driver == "VRT" else (),
             remark=remark,
+            time=_time_taken(dataset, path),
         )
 
 
@@ -231,6 +238,21 @@ def _georeference(dataset: Any, path: str, *, placed: bool) -> tuple[Affine | No
         )
     crs, remark = _file_crs(dataset, path)
     return transform, crs, remark
+
+
+def _time_taken(dataset: Any, path: str) -> datetime | None:
+    """From GDAL's metadata domain IMAGERY, which its drivers fill from what comes with an image. TIFF's tag DateTime is the time
+    at which a file was written, and is not asked. Of remote files neither: GDAL would look for each sidecar that it knows."""
+    if local_path(path) is None:
+        return None
+    told = dataset.tags(ns="IMAGERY").get("ACQUISITIONDATETIME", "").strip()
+    if not told:
+        return None
+    try:
+        return as_time(told)
+    except ValueError:
+        log.warning("%s says that it was taken at %r, which is no time in ISO 8601; say it with --time", path, told)
+        return None
 
 
 def _file_crs(dataset: Any, path: str) -> tuple[CRS | None, str | None]:

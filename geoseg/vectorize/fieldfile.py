@@ -13,6 +13,7 @@ from pyproj import CRS
 
 from geoseg.disk import flush, replacing, room_for
 from geoseg.errors import RunError
+from geoseg.results import Determination
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -24,13 +25,15 @@ GEOMETRY = "geometry"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldFile:
-    """Implements FieldBatches."""
+    """Implements DeterminedBatches."""
 
     path: Path
     crs: CRS | None
     count: int
     area_m2: float
     """Sum over all fields; those whose area cannot be measured count as 0."""
+    determination: Determination | None = None
+    """Not kept on disk: it is known where the file is read."""
 
     def __len__(self) -> int:
         return self.count
