@@ -14,7 +14,7 @@ from geoseg.errors import GeosegError, Interrupted
 from geoseg.plugins import load_plugin, plugins
 from geoseg.version import VERSION
 
-ORDER = ("run", "segment", "vectorize", "convert", "evaluate", "train", "suggest", "models", "info")
+ORDER = ("run", "segment", "vectorize", "convert", "evaluate", "train", "suggest", "monitor", "models", "info")
 
 
 class Commands(click.Group):
