@@ -120,11 +120,7 @@ def _tell_curves(found: Monitored, index: str) -> None:
     if found.curves is not None:
         every = [season for seasons in found.curves.seasons.values() for season in seasons]
         peaks = sum(season.peak is not None for season in every)
-        unusual = int((abs(found.curves.neighbours.z[:, -1]) >= 3).sum())
-        click.echo(
-            f"{peaks:,} season{'s' if peaks != 1 else ''} of {index} with a peak; {unusual:,} field{'s' if unusual != 1 else ''} far "
-            f"from the neighbours (|z| >= 3) on {found.curves.days[-1]}"
-        )
+        click.echo(f"{peaks:,} season{'s' if peaks != 1 else ''} of {index} with a peak")
     beside = [path for path in found.files[1:] if path.suffix != ".png"]
     pictures = len([path for path in found.files if path.suffix == ".png"])
     if beside:

@@ -34,8 +34,8 @@ def scene_date(path: str, scene: Scene, *, pattern: str | None = None) -> date:
                 if (found := _day(match)) is not None:
                     return found
     raise InputError(
-        f"{scene.name} does not say when it was taken, and neither does its name (expected YYYYMMDD, YYYY-MM-DD or YYYY-MM); give "
-        f"the dates of all scenes in their order with --dates, or a --date-pattern"
+        f"{scene.name} does not say when it was taken, and neither does its name (expected YYYYMMDD, YYYY-MM-DD or YYYY-MM); "
+        f"give the dates of all scenes in their order with --dates, or a --date-pattern"
     )
 
 

@@ -151,7 +151,7 @@ def _ids(frame: gpd.GeoDataFrame, column: str | None, name: str) -> NDArray[np.o
         raise InputError(
             f"the {column} {twice!r} of {name} stands for several fields; choose another column with --id-column"
         )
-    return texts.to_numpy(dtype=object)
+    return np.asarray(texts.to_numpy(dtype=object))
 
 
 def _moved(

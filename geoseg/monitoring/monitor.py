@@ -202,9 +202,7 @@ def _measured(
     for day, some in groupby(dated, key=lambda one: one.day):
         same = list(some)
         found = [
-            measure(
-                one.reader, watched.in_pixels(one.reader.scene), one.variables, pixels=options.pixels, done=done
-            )  # fmt: skip
+            measure(one.reader, watched.in_pixels(one.reader.scene), one.variables, pixels=options.pixels, done=done)
             for one in same
         ]
         parts.append(_rows(watched, day, found, [one.reader.scene.name for one in same]))

@@ -107,6 +107,8 @@ def draw_field(curves: Curves, i: int, path: Path) -> Path:
             label=None if number else "smooth curve",
         )  # fmt: skip
         _mark_season(axes, season)
+    if all(season.curve is None for season in curves.seasons[name]):
+        axes.set_title(f"no curve: {int(some.sum())} dates have values, too few for a season", fontsize=9, color=PALE)
     low, high = np.maximum(values - curves.low[i], 0), np.maximum(curves.high[i] - values, 0)
     axes.errorbar(
         days[some], values[some], yerr=[low[some], high[some]], fmt="o", ms=5, color=INK, ecolor=PALE, elinewidth=1.4,
@@ -139,14 +141,14 @@ def _frame_field(axes: Axes, curves: Curves, days: NDArray[np.datetime64]) -> No
 
     span = max(timedelta(days=6), timedelta(days=int((days[-1] - days[0]).astype(int) * 0.04)))
     axes.set_xlim(days[0].item() - span, days[-1].item() + span)
-    locator = AutoDateLocator(minticks=3, maxticks=9)
+    locator = AutoDateLocator(minticks=3, maxticks=9)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.set_ylabel(curves.variable.upper() if curves.variable != "luminance" else curves.variable)
     axes.grid(axis="y", color="0.92", lw=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(y=0.12)
+    axes.set_ylim(*_ends(curves))
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         axes.legend(
@@ -158,6 +160,16 @@ def _frame_field(axes: Axes, curves: Curves, days: NDArray[np.datetime64]) -> No
             bbox_to_anchor=(0.5, -0.1),
             ncols=len(handles),
         )
+
+
+def _ends(curves: Curves) -> tuple[float, float]:
+    """Of the vertical axis, the same for all fields, so that their pictures can be laid side by side."""
+    tops = [season.curve for every in curves.seasons.values() for season in every if season.curve is not None]
+    drawn = np.concatenate([curves.low.ravel(), curves.high.ravel(), *tops])
+    known = drawn[np.isfinite(drawn)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    margin = max(0.06 * (high - low), 0.01)
+    return low - margin, high + margin
 
 
 def draw_map(
@@ -211,6 +223,8 @@ def _choropleth(
     axes.set_ylim(bottom - margin, top + margin)
     degrees = frame.crs is not None and frame.crs.is_geographic
     axes.set_aspect(1 / max(0.1, np.cos(np.radians((bottom + top) / 2))) if degrees else 1)
+    axes.set_xlabel("")
+    axes.set_ylabel("")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_color("0.85")
@@ -219,7 +233,7 @@ def _choropleth(
     )
     bar.set_label(label, fontsize=9, color=INK)
     bar.ax.tick_params(labelsize=8)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def _figure(size: tuple[float, float], columns: int = 1) -> tuple[Figure, Any]:

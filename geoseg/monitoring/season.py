@@ -133,7 +133,7 @@ def _crossing(away: Values, amplitude: float, share: float) -> float | None:
     low = float(away.min())
     if away[0] - low < HALF_SEEN * amplitude:
         return None
-    level = low + share * (away[0] - low)
+    level = low + share * (float(away[0]) - low)
     place = int(np.argmax(away <= level))
     above, below = float(away[place - 1]), float(away[place])
     return place - 1 + (above - level) / (above - below)

@@ -100,8 +100,8 @@ def _check_alike(old: Series, new: Series) -> None:
     if common and not (same := shapely.equals_identical(*pairs)).all():
         name = common[int(np.argmin(same))]
         raise RunError(
-            f"{int((~same).sum())} fields, among them {name!r}, have another outline than in the series; an id must stay with its "
-            f"field: give the same fields, or choose another -o"
+            f"{int((~same).sum())} fields, among them {name!r}, have another outline than in the series; an id must stay with "
+            f"its field: give the same fields, or choose another -o"
         )
 
 

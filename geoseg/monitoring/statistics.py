@@ -46,4 +46,4 @@ def weighted_quantiles(values: Values, weights: Values, shares: tuple[float, ...
     count = len(ordered)
     before = np.concatenate([[0.0], np.cumsum(w)[:-1]])
     places = np.arange(count) * w + (count - 1) * before
-    return np.interp(np.array(shares) * places[-1], places, ordered)
+    return np.asarray(np.interp(np.array(shares) * places[-1], places, ordered))

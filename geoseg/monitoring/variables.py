@@ -37,7 +37,7 @@ class Variable:
     def values(self, physical: Values) -> Values:
         """(pixel,) from (band, pixel); nan where the formula has no value."""
         if self.formula is None:
-            return physical[self.bands[0]]
+            return np.asarray(physical[self.bands[0]])
         return self.formula.of(physical[list(self.bands)], np.nan)
 
 
