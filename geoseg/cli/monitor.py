@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "--min-valid", type=float, default=0.5, show_default=True, help="Share of a field that must be valid for these."
 )
 @click.option(
-    "--smoothing", type=float, default=1000.0, show_default=True, help="Lambda of the Whittaker smoother, for days."
+    "--smoothing", type=float, default=300.0, show_default=True, help="Lambda of the Whittaker smoother, for days."
 )
 @click.option(
     "--season-share", type=float, default=0.2, show_default=True,
@@ -49,7 +49,9 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--neighbours", type=int, default=8, show_default=True, help="Nearest fields to compare with.")
 @click.option("--radius-m", type=float, default=5000.0, show_default=True, help="No neighbour is farther away.")
-@click.option("--plots", type=click.Path(file_okay=False), help="Folder for a picture a field and a map a date.")
+@click.option(
+    "--plots", type=click.Path(file_okay=False), help="Folder for a picture a field and a map of each date in SCENES."
+)
 @click.option("--field", "plot_ids", multiple=True, help="Id of a field to plot; may be repeated.")
 @click.option("--plot-fields", type=int, default=20, show_default=True, help="Fields to plot where none is named.")
 @scene_options

@@ -19,6 +19,9 @@ from geoseg.scene import Scene
 STRIP_PIXELS = 4_000_000
 """A field whose bounding box is larger is taken in strips of rows of about that many pixels."""
 
+LEAST = 1e-6
+"""Of a pixel: less comes from rounding, and would count as one more pixel in quantiles."""
+
 PIXELS = ("coverage", "centres")
 """How pixels count: by the share of them that lies in the field, or wholly where their centre does."""
 
@@ -111,7 +114,7 @@ def _covered(fields: Sequence[int], shapes: NDArray[np.object_], window: Window)
     ]
     for field, found in zip(fields, exact_extract(grid, drawn, ["cell_id", "coverage"]), strict=True):
         cells, weights = found["properties"]["cell_id"], found["properties"]["coverage"]
-        cells, weights = cells[weights > 0], weights[weights > 0]
+        cells, weights = cells[weights >= LEAST], weights[weights >= LEAST]
         yield Footprint(
             field=field, rows=cells // window.width + window.row, cols=cells % window.width + window.col,
             weights=weights.astype(np.float64),

@@ -86,7 +86,7 @@ def monitor(
         options: how.
         append: put new dates into the series that is there; the first time there need be none.
         overwrite: replace `out`, or, with `append`, values of fields on dates that are there already.
-        plots: folder for a picture a field and a map a date.
+        plots: folder for a picture a field and a map of each date that is measured now.
         plot_ids: fields to plot; none means the first few.
         events: listeners for progress.
 
@@ -129,7 +129,13 @@ def monitor(
 
             shapes = {**series.shapes, **dict(zip(watched.ids, watched.shapes, strict=True))}
             wanted = list(plot_ids) or None
-            files += draw_all(curves, shapes, watched.crs, Path(plots), wanted, options.plot_fields, events, stop)
+            days = {one.day for one in dated}
+            files += draw_all(curves, shapes, watched.crs, Path(plots), wanted, options.plot_fields, days, events, stop)
+            if stop:
+                raise Interrupted(
+                    f"stopped by {stop.signal_number.name}; {target} is written, and some pictures are not drawn",
+                    exit_code=128 + stop.signal_number,
+                )
     return Monitored(
         series=series, curves=curves, files=tuple(files), dates=tuple(dict.fromkeys(one.day for one in dated))
     )

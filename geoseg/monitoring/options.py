@@ -40,7 +40,7 @@ class MonitorOptions(BaseModel):
     """The variable of curves, seasons, anomalies, plots and maps."""
     min_valid: float = Field(default=0.5, gt=0, le=1)
     """Dates of which a smaller share of the field is valid are not used for curves, seasons and anomalies."""
-    smoothing: float = Field(default=1000.0, gt=0)
+    smoothing: float = Field(default=300.0, gt=0)
     """Lambda of the Whittaker smoother, for days."""
     season_share: float = Field(default=0.2, gt=0, lt=1)
     """Share of the amplitude at which a season starts and ends."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
@@ -52,10 +53,11 @@ def draw_all(
     folder: Path,
     wanted: Sequence[str] | None,
     most: int,
+    days: Collection[date],
     events: Events,
     stop: Stop,
 ) -> list[Path]:
-    """A picture of each wanted field, else of the first `most`, and a map of each date."""
+    """A picture of each wanted field, else of the first `most`, and a map of each of `days`."""
     known = curves.ids.tolist()
     if unknown := [name for name in wanted or () if name not in known]:
         raise InputError(f"no field {unknown[0]!r} to plot; ids begin with: {', '.join(known[:8])}")
@@ -71,6 +73,8 @@ def draw_all(
         out.append(draw_field(curves, known.index(name), folder / f"field_{_file_name(name)}.png"))
     placed = [i for i, name in enumerate(known) if name in shapes]
     for place, day in enumerate(curves.days):
+        if day.item() not in days:
+            continue
         if stop or not placed:
             break
         out.append(draw_map(curves, placed, place, shapes, crs, folder / f"map_{day}_{curves.variable}.png"))
@@ -176,22 +180,22 @@ def draw_map(
     curves: Curves, placed: Sequence[int], place: int, shapes: Mapping[str, Any], crs: CRS | None, path: Path
 ) -> Path:
     """All fields on one date: the variable, and its difference from the neighbours; gaps are hatched."""
-    import geopandas as gpd
-
     figure, axes = _figure((12.5, 6.4), columns=2)
-    frame = gpd.GeoDataFrame(geometry=[shapes[str(curves.ids[i])] for i in placed], crs=crs)
+    drawn = np.array([shapes[str(curves.ids[i])] for i in placed], dtype=object)
+    degrees = crs is not None and crs.is_geographic
     every = curves.values[placed]
     known = every[np.isfinite(every)]
     low, high = np.percentile(known, (2, 98)) if known.size else (0.0, 1.0)
     if high - low < 1e-6:
         low, high = low - 0.05, high + 0.05
-    _choropleth(axes[0], frame, every[:, place], BAR_MAP, (low, high), curves.variable.upper())
+    _choropleth(axes[0], drawn, every[:, place], BAR_MAP, (low, high), curves.variable.upper(), degrees=degrees)
     against = curves.neighbours.difference[placed]
     spread = np.nanpercentile(np.abs(against), 98) if np.isfinite(against).any() else 0.1
     spread = max(float(spread), 0.02)
     _choropleth(
-        axes[1], frame, against[:, place], ANOMALY_MAP, (-spread, spread), "difference from the neighbours' median"
-    )
+        axes[1], drawn, against[:, place], ANOMALY_MAP, (-spread, spread), "difference from the neighbours' median",
+        degrees=degrees,
+    )  # fmt: skip
     seen = int(np.isfinite(every[:, place]).sum())
     figure.suptitle(
         f"{curves.variable.upper()} on {curves.days[place]}: {seen} of {len(placed)} fields seen", x=0.01, ha="left",
@@ -201,30 +205,30 @@ def draw_map(
 
 
 def _choropleth(
-    axes: Axes, frame: Any, values: NDArray[np.float64], colours: str, ends: tuple[float, float], label: str
-) -> None:
+    axes: Axes, shapes: NDArray[np.object_], values: NDArray[np.float64], colours: str, ends: tuple[float, float],
+    label: str, *, degrees: bool,
+) -> None:  # fmt: skip
     from matplotlib.cm import ScalarMappable
+    from matplotlib.collections import PathCollection
     from matplotlib.colors import Normalize
     from matplotlib.patches import Patch
 
     some = np.isfinite(values)
     scale = ScalarMappable(Normalize(*ends), colours)
+    gap: dict[str, Any] = {"facecolor": "#f1f1ee", "edgecolor": PALE, "linewidth": 0.4, "hatch": "////"}
     if some.any():
-        frame[some].plot(ax=axes, color=scale.to_rgba(values[some]), edgecolor=INK, linewidth=0.4, aspect=None)
+        filled = [_path(shape) for shape in shapes[some]]
+        axes.add_collection(PathCollection(filled, facecolor=scale.to_rgba(values[some]), edgecolor=INK, linewidth=0.4))
     if (~some).any():
-        frame[~some].plot(ax=axes, color="#f1f1ee", edgecolor=PALE, linewidth=0.4, hatch="////", aspect=None)
+        axes.add_collection(PathCollection([_path(shape) for shape in shapes[~some]], **gap))
         axes.legend(
-            handles=[Patch(facecolor="#f1f1ee", edgecolor=PALE, hatch="////", label="gap")], frameon=False, fontsize=8,
-            loc="upper left", bbox_to_anchor=(0, 1.06),
-        )  # fmt: skip
-    left, bottom, right, top = frame.total_bounds
+            handles=[Patch(label="gap", **gap)], frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1)
+        )
+    left, bottom, right, top = shapely.total_bounds(shapes)
     margin = 0.03 * max(right - left, top - bottom)
     axes.set_xlim(left - margin, right + margin)
     axes.set_ylim(bottom - margin, top + margin)
-    degrees = frame.crs is not None and frame.crs.is_geographic
     axes.set_aspect(1 / max(0.1, np.cos(np.radians((bottom + top) / 2))) if degrees else 1)
-    axes.set_xlabel("")
-    axes.set_ylabel("")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_color("0.85")
@@ -234,6 +238,14 @@ def _choropleth(
     bar.set_label(label, fontsize=9, color=INK)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
+
+
+def _path(shape: Any) -> Any:
+    """A polygon with its holes, or several, as one path."""
+    from matplotlib.path import Path as Outline
+
+    rings = shapely.get_rings(shapely.get_parts(shape))
+    return Outline.make_compound_path(*(Outline(shapely.get_coordinates(ring), closed=True) for ring in rings))
 
 
 def _figure(size: tuple[float, float], columns: int = 1) -> tuple[Figure, Any]:

@@ -14,7 +14,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeasonRules:
-    smoothing: float = 1000.0
+    smoothing: float = 300.0
     """Lambda of the Whittaker smoother on a grid of days: larger is smoother."""
     share: float = 0.2
     """Share of the amplitude on either side of the peak at which the season starts and ends."""

@@ -155,15 +155,18 @@ def _read_parquet(path: Path) -> Series:
 
 
 def _read_csv(path: Path) -> Series:
-    import pandas as pd
+    import pyarrow as pa
+    from pyarrow import csv
 
-    texts = dict.fromkeys(("field_id", "variable", "source"), "str")
-    table = pd.read_csv(
-        path, dtype=texts, float_precision="round_trip", keep_default_na=False,
-        na_values={name: [""] for name in (*NUMBERS, "source")},
+    kinds = dict.fromkeys(COLUMNS, pa.string()) | dict.fromkeys(NUMBERS, pa.float64()) | {"date": pa.date32()}
+    empty = csv.ConvertOptions(
+        column_types=kinds, include_columns=COLUMNS, null_values=[""], strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
     )  # fmt: skip
-    record = json.loads(record_path(path).read_text(encoding="utf-8"))
-    return Series(table=_typed(table[COLUMNS]), record=record)
+    table = csv.read_csv(
+        path, convert_options=empty, parse_options=csv.ParseOptions(newlines_in_values=True)
+    ).to_pandas()
+    return Series(table=_typed(table), record=json.loads(record_path(path).read_text(encoding="utf-8")))
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
