@@ -269,7 +269,7 @@ def test_pixels_without_an_index_are_not_counted() -> None:
 # Clouds, nodata and gaps
 
 
-def test_clouds_and_nodata_are_no_values(dates: list[Path], tmp_path: Path) -> None:
+def test_clouds_and_nodata_are_no_values() -> None:
     pixels = scene_pixels(3, bands=5)
     frame = gpd.GeoDataFrame(geometry=[shapely.box(600_100, 5_799_800, 600_200, 5_799_900)], crs=CRS)  # 10 x 10 pixels
     pixels[4] = 0

@@ -92,7 +92,7 @@ def test_geoparquet_and_csv_say_the_same(dates: list[Path], tmp_path: Path) -> N
         monitor(fields(), *dates, out=tmp_path / f"s.{suffix}")
     pd.testing.assert_frame_equal(read_series(tmp_path / "s.parquet").table, read_series(tmp_path / "s.csv").table)
     frame = gpd.read_parquet(tmp_path / "s.parquet")
-    assert frame.crs == CRS
+    assert frame.crs == fields().crs
     first = frame.drop_duplicates("field_id").set_index("field_id").geometry
     assert (first.loc[fields()["id"]].to_numpy() == fields().geometry.to_numpy()).all()
     metadata = pq.read_metadata(tmp_path / "s.parquet").metadata
