@@ -91,7 +91,7 @@ def _tell(found: Monitored, index: str) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    titles = ("date", "fields", "seen", "cloud", index, "10 % of fields", "90 % of fields", "source")
+    titles = ("date", "fields", "seen", "cloud", f"{index}: median", "p10", "p90", "source")
     for title in titles:
         table.add_column(title, justify="left" if title in ("date", "source") else "right", overflow="fold")
     rows = found.series.table

@@ -198,7 +198,7 @@ def draw_map(
     )  # fmt: skip
     seen = int(np.isfinite(every[:, place]).sum())
     figure.suptitle(
-        f"{curves.variable.upper()} on {curves.days[place]}: {seen} of {len(placed)} fields seen", x=0.01, ha="left",
+        f"{curves.variable.upper()} on {curves.days[place]}: values for {seen} of {len(placed)} fields", x=0.01, ha="left",
         fontsize=13, fontweight="bold", color=INK,
     )  # fmt: skip
     return _save(figure, path)
