@@ -172,9 +172,18 @@ class RunOptions(BaseModel):
 
 def load_recipe(name_or_path: str) -> dict[str, Any]:
     """Options of a recipe, by file or by the name of one that ships with geoseg; unknown entries are an error."""
+    values = recipe_values(name_or_path, known=recipe_names())
+    try:
+        return RunOptions(**values).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        raise InputError(_told(error, f"recipe {name_or_path}: option", dashes=False)) from error
+
+
+def recipe_values(name_or_path: str, *, known: dict[str, Any]) -> dict[str, Any]:
+    """What a recipe says, unchecked, without its description; `known` are the files of shipped ones by name."""
     import yaml
 
-    path, known = Path(name_or_path), recipe_names()
+    path = Path(name_or_path)
     if not path.is_file() and name_or_path not in known:
         raise InputError(f"no recipe {name_or_path!r}: no such file, and the shipped ones are {', '.join(known)}")
     try:
@@ -188,21 +197,26 @@ def load_recipe(name_or_path: str) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise InputError(f"recipe {name_or_path} holds no options; expected lines such as `model: fields-s2`")
     values.pop("description", None)
-    try:
-        return RunOptions(**values).model_dump(exclude_unset=True)
-    except ValidationError as error:
-        raise InputError(_told(error, f"recipe {name_or_path}: option", dashes=False)) from error
+    return values
 
 
-def recipe_names() -> dict[str, Any]:
-    """Recipes of runs that ship with geoseg, by name; those of `geoseg train` are for copying."""
+OTHER_COMMANDS = {"train": "train_", "monitor": "crop_"}
+"""How the names of recipes begin that are not for `geoseg run`."""
+
+
+def recipe_names(command: str = "run") -> dict[str, Any]:
+    """Recipes of a command that ship with geoseg, by name; those of `geoseg train` are for copying."""
     shipped = resources.files("geoseg") / "pipelines"
     if not shipped.is_dir():  # a checkout: the recipes lie beside the package
         shipped = resources.files("geoseg") / ".." / "pipelines"
     if not shipped.is_dir():
         return {}
     files = sorted((file for file in shipped.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
-    return {file.name.removesuffix(".yaml"): file for file in files if not file.name.startswith("train_")}
+    return {file.name.removesuffix(".yaml"): file for file in files if _command(file.name) == command}
+
+
+def _command(name: str) -> str:
+    return next((command for command, start in OTHER_COMMANDS.items() if name.startswith(start)), "run")
 
 
 def _told(error: ValidationError, subject: str, *, dashes: bool = True) -> str:

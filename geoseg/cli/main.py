@@ -14,7 +14,9 @@ from geoseg.errors import GeosegError, Interrupted
 from geoseg.plugins import load_plugin, plugins
 from geoseg.version import VERSION
 
-ORDER = ("run", "segment", "vectorize", "convert", "evaluate", "track", "train", "suggest", "models", "info")
+ORDER = (
+    "run", "segment", "vectorize", "convert", "evaluate", "track", "monitor", "train", "suggest", "models", "info",
+)  # fmt: skip
 
 
 class Commands(click.Group):

@@ -24,9 +24,10 @@ LABELS = {
     "components": "joining fields",
     "outlines": "tracing outlines",
     "export": "writing files",
+    "measure": "measuring fields",
 }
 
-UNITS = {"train": "steps", "generate": "scenes"}
+UNITS = {"train": "steps", "generate": "scenes", "measure": "fields"}
 """What a stage counts, where it is not tiles."""
 
 

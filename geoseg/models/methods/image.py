@@ -10,50 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.errors import ModelError
+from geoseg.kernels.indices import INDICES, Formula, Values
 from geoseg.models.fit import band_index
 from geoseg.models.methods.histogram import Binning, Even, Floating, Lattice, scene_histograms
 from geoseg.protocols import Reader
 from geoseg.scene import Scene
 from geoseg.spec import BandSpec, bands
 
-Values = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Formula:
-    bands: tuple[str, ...]
-    of: Callable[[Values], Values]
-    """(band, row, col) physical values to (row, col)."""
-    range: tuple[float, float] | None
-    """None where it follows the bands' own."""
-    source: str
-
-
-def _ratio(above: Values, below: Values) -> Values:
-    """0 where nothing is to be divided by."""
-    return np.asarray(np.divide(above, below, out=np.zeros_like(above), where=below != 0))
-
-
-def _normalised(values: Values) -> Values:
-    return _ratio(values[0] - values[1], values[0] + values[1])
-
-
-def _excess_green(values: Values) -> Values:
-    red, green, blue = values
-    return _ratio(2 * green - red - blue, red + green + blue)
-
-
-def _luminance(values: Values) -> Values:
-    return np.asarray(0.299 * values[0] + 0.587 * values[1] + 0.114 * values[2])
-
-
-FORMULAS = {
-    "ndvi": Formula(bands=("nir", "red"), of=_normalised, range=(-1, 1), source="Rouse et al. 1974"),
-    "gndvi": Formula(bands=("nir", "green"), of=_normalised, range=(-1, 1), source="Gitelson et al. 1996"),
-    "ndwi": Formula(bands=("green", "nir"), of=_normalised, range=(-1, 1), source="McFeeters 1996"),
-    "exg": Formula(bands=("red", "green", "blue"), of=_excess_green, range=(-1, 2), source="Woebbecke et al. 1995"),
-    "luminance": Formula(bands=("red", "green", "blue"), of=_luminance, range=None, source="ITU-R BT.601"),
-}
+FORMULAS = {name: INDICES[name] for name in ("ndvi", "gndvi", "ndwi", "exg", "luminance")}
+"""The indices that a threshold or an edge can be found in."""
 
 VISIBLE = ("red", "green", "blue")
 AUTO_BANDS = (*bands(VISIBLE), BandSpec(name="nir", optional=True))
@@ -131,7 +96,7 @@ class Image:
         formula = FORMULAS.get(self.index)
         if formula is None:
             return np.asarray(physical[0])
-        values = formula.of(physical)
+        values = formula.of(physical, 0.0)
         return values if formula.range is None else np.clip(values, *formula.range)
 
 
