@@ -16,6 +16,9 @@ DECISIVE = {"bands", "pixel_size_m", "scale", "offset", "nodata", "resample", "o
 OF_FIELDS = {
     "instances", "min_area_m2", "give_back_m", "max_hole_m2", "min_part_m2", "simplify_m", "smooth",
 }  # fmt: skip
+COPIED = ("train_", "batch_")
+"""How the names of shipped recipes begin that are no runs'."""
+
 FORMATS = ("gpkg", "shp", "parquet", "fgb", "geojson")
 
 
@@ -172,14 +175,14 @@ def load_recipe(name_or_path: str) -> dict[str, Any]:
 
 
 def recipe_names() -> dict[str, Any]:
-    """Recipes of runs that ship with geoseg, by name; those of `geoseg train` are for copying."""
+    """Recipes of runs that ship with geoseg, by name; those of `geoseg train` and `geoseg batch` are for copying."""
     shipped = resources.files("geoseg") / "pipelines"
     if not shipped.is_dir():  # a checkout: the recipes lie beside the package
         shipped = resources.files("geoseg") / ".." / "pipelines"
     if not shipped.is_dir():
         return {}
     files = sorted((file for file in shipped.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
-    return {file.name.removesuffix(".yaml"): file for file in files if not file.name.startswith("train_")}
+    return {file.name.removesuffix(".yaml"): file for file in files if not file.name.startswith(COPIED)}
 
 
 def _told(error: ValidationError, subject: str, *, dashes: bool = True) -> str:
