@@ -207,6 +207,7 @@ def target_of(batch: Batch, out: str | Path | None) -> Path:
 
 def _run_steps(steps: Sequence[Step], out: Path, client: Any, stop: Stop, *, events: Events, inside: Events) -> None:
     journal, waiting = BatchJournal(out / JOURNAL), [step for step in steps if step.todo == "run"]
+    known = {step.scene.id: step.before for step in steps}
     ended = len(steps) - len(waiting)
     events.stage_started("batch", total=len(steps), done=ended)
     for step in waiting:
@@ -219,7 +220,8 @@ def _run_steps(steps: Sequence[Step], out: Path, client: Any, stop: Stop, *, eve
                 journal.append(entry)
                 ended += 1
                 if entry.status == "failed":
-                    _write_failed_now(steps, out)
+                    known[entry.scene] = entry
+                    write_failed([outcome_of(one.scene, known[one.scene.id], None) for one in steps], out)
                     events.note(f"{entry.scene} failed: {entry.reason}")
                 events.stage_advanced("batch")
             stop.check()
@@ -303,12 +305,6 @@ def _no_room(out: Path, error: OSError, scene: str) -> RunError:
         f"{out} cannot be written ({error.strerror or error}), which is not the fault of {scene}: make room and run the same "
         f"command again to resume"
     )
-
-
-def _write_failed_now(steps: Sequence[Step], out: Path) -> None:
-    """failed.csv is of use while the batch goes on."""
-    known = BatchJournal(out / JOURNAL).last()
-    write_failed([outcome_of(step.scene, known.get(step.scene.id), None) for step in steps], out)
 
 
 @contextmanager

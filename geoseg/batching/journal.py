@@ -1,4 +1,4 @@
-"""The journal of a batch: append-only, one JSON line for each scene that begins, is done or fails; on disk when it is said to be."""
+"""The journal of a batch: append-only, a JSON line for each scene that begins, is done or fails; on disk when append returns."""
 
 from __future__ import annotations
 

@@ -115,13 +115,15 @@ def scenes_of(recipe: BatchRecipe, source: Path, options: RunOptions) -> tuple[B
     for row in rows:
         try:
             scene = _scene(row, options)
-            if (other := seen.setdefault(scene.id.casefold(), row.place)) is not row.place:
-                raise InputError(
-                    f"{row.place}: its results would go into {scene.id!r}, as those of {other}; give each an `id` of its own"
-                )
-            scenes.append(scene)
         except InputError as error:
             problems.append(str(error))
+        else:
+            scenes.append(scene)
+            if (name := scene.id.casefold()) in seen:
+                problems.append(
+                    f"{row.place}: its results would go into {scene.id!r}, as those of {seen[name]}; give each an `id` of its own"
+                )
+            seen[name] = row.place
         strange |= dict.fromkeys(name for name in row.values if name not in RunOptions.model_fields)
     notes = []
     if strange:

@@ -91,7 +91,7 @@ def _of_name(name: str, folder: Path, place: str, *, wanted: Sequence[str], asse
 
 def _matching(pattern: str, folder: Path, place: str) -> list[Row]:
     """A row for each file; its id is the part of its path that the pattern leaves open."""
-    found = sorted(glob.glob(str(folder / pattern), recursive=True))
+    found = sorted(glob.glob(str(folder / pattern), recursive=True))  # noqa: PTH207 - patterns may begin with / or ..
     found = [name for name in found if not Path(name).name.startswith(".")]
     if not found:
         raise InputError(f"{place}: no file matches {str(folder / pattern)!r}; correct the pattern")
