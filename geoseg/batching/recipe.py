@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from geoseg.batching.rows import Row, read_rows, scene_id
+from geoseg.batching.rows import Row, TableProblem, read_rows, scene_id
 from geoseg.errors import GeosegError, InputError
 from geoseg.readers.places import local_path, may_be_remote
 from geoseg.recipes import RunOptions, load_recipe, recipe_names
@@ -47,6 +47,8 @@ class BatchScene:
     """All of them: the batch's and its own."""
     place: str
     """Where it is told of, for messages."""
+    entry: int | None = None
+    """See Row.entry."""
     time: str | None = None
     """When the image was taken, as ISO 8601, where the table knows."""
 
@@ -90,7 +92,7 @@ def load_batch(path: str | Path) -> Batch:
     batch, problems = scenes_of(recipe, source, options)
     if problems:
         more = f" (and {len(problems) - 1} more: see `geoseg recipe check {path}`)" if len(problems) > 1 else ""
-        raise InputError(f"batch {path}: {problems[0]}{more}")
+        raise InputError(f"batch {path}: {problems[0][0]}{more}")
     return batch
 
 
@@ -106,25 +108,24 @@ def shared_options(recipe: BatchRecipe, folder: Path) -> RunOptions:
     return RunOptions.checked(**(values | placed(recipe.options, folder)))
 
 
-def scenes_of(recipe: BatchRecipe, source: Path, options: RunOptions) -> tuple[Batch, list[str]]:
-    """The batch, and all that is wrong with its rows. Raises InputError where the table as a whole cannot be read."""
-    folder, problems, scenes = source.parent, list[str](), list[BatchScene]()
-    rows = read_rows(recipe.scenes, folder, wanted=bands_wanted(options), assets=recipe.assets)
+def scenes_of(recipe: BatchRecipe, source: Path, options: RunOptions) -> tuple[Batch, list[TableProblem]]:
+    """The batch, and all that is wrong with its table."""
+    folder, scenes = source.parent, list[BatchScene]()
+    rows, problems = read_rows(recipe.scenes, folder, wanted=bands_wanted(options), assets=recipe.assets)
     strange: dict[str, None] = {}
     seen: dict[str, str] = {}
     for row in rows:
         try:
             scene = _scene(row, options)
         except InputError as error:
-            problems.append(str(error))
+            problems.append((str(error), row.entry))
         else:
             scenes.append(scene)
             if (name := scene.id.casefold()) in seen:
-                problems.append(
-                    f"{row.place}: its results would go into {scene.id!r}, as those of {seen[name]}; give each an `id` of its own"
-                )
+                told = f"{row.place}: its results would go into {scene.id!r}, as those of {seen[name]}"
+                problems.append((f"{told}; give each an `id` of its own", row.entry))
             seen[name] = row.place
-        strange |= dict.fromkeys(name for name in row.values if name not in RunOptions.model_fields)
+        strange |= dict.fromkeys(name for name in row.values if name not in RunOptions.model_fields and not _near(name))
     notes = []
     if strange:
         names, verb = ", ".join(strange), "is no option" if len(strange) == 1 else "are no options"
@@ -149,8 +150,7 @@ def bands_wanted(options: RunOptions) -> Sequence[str]:
 def _scene(row: Row, options: RunOptions) -> BatchScene:
     own = {name: value for name, value in row.values.items() if name in RunOptions.model_fields}
     for name in row.values.keys() - own.keys():
-        near = difflib.get_close_matches(name, RunOptions.model_fields, n=1, cutoff=0.8)
-        if near:
+        if near := _near(name):
             raise InputError(f"{row.place}: {name!r} is no option of a run; did you mean {near[0]!r}?")
     given = options.model_dump(exclude_unset=True)
     try:
@@ -158,7 +158,12 @@ def _scene(row: Row, options: RunOptions) -> BatchScene:
     except InputError as error:
         raise InputError(f"{row.place}: {error}") from error
     files = tuple(_file(name, row.folder) for name in row.files)
-    return BatchScene(id=scene_id(row), files=files, options=mine, place=row.place, time=row.time)
+    return BatchScene(id=scene_id(row), files=files, options=mine, place=row.place, entry=row.entry, time=row.time)
+
+
+def _near(name: str) -> list[str]:
+    """The option that was likely meant."""
+    return difflib.get_close_matches(name, RunOptions.model_fields, n=1, cutoff=0.8)
 
 
 def _file(name: str, folder: Path) -> str:

@@ -7,7 +7,7 @@ import glob
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,10 @@ RESERVED = re.compile(r'[\x00-\x1f/\\:*?"<>|]')
 """What no name of a folder may hold on some system; GDAL opens nothing under a `"`."""
 
 
+TableProblem = tuple[str, int | None]
+"""What is wrong, and the number of the entry in the list under `scenes:`, from 0, where there is one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One scene as a table tells it."""
@@ -32,6 +36,8 @@ class Row:
     folder: Path
     place: str
     """Where it stands, for messages."""
+    entry: int | None = None
+    """Its number in the list under `scenes:`, from 0, where there is one."""
     id: str | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
     """All else: options of its own, and what is none of our business."""
@@ -45,30 +51,33 @@ def read_rows(
     *,
     wanted: Sequence[str],
     assets: Sequence[str] | None = None,
-) -> list[Row]:
-    """The rows of a table, or of a list whose entries are files, patterns or rows themselves.
+) -> tuple[list[Row], list[TableProblem]]:
+    """The rows of a table, or of a list whose entries are files, patterns or rows themselves; and what is wrong with it.
 
     Args:
         scenes: what stands under `scenes:`.
         folder: that relative names are relative to.
         wanted: bands by which files are chosen where a STAC item has one a band.
         assets: keys of STAC assets to take in their place.
-
-    Raises:
-        InputError: what cannot be read, or holds no scene.
     """
-    entries = [scenes] if isinstance(scenes, str) else list(scenes)
+    listed = not isinstance(scenes, str)
     rows: list[Row] = []
-    for number, entry in enumerate(entries, start=1):
-        place = "scenes" if isinstance(scenes, str) else f"scenes, entry {number}"
-        rows += (
-            _of_name(entry, folder, place, wanted=wanted, assets=assets)
-            if isinstance(entry, str)
-            else [_of_values(entry, folder, place)]
-        )
-    if not rows:
-        raise InputError("the table of scenes is empty; expected a line for each scene")
-    return rows
+    problems: list[TableProblem] = []
+    for number, entry in enumerate([scenes] if isinstance(scenes, str) else scenes):
+        place = f"scenes, entry {number + 1}" if listed else "scenes"
+        try:
+            found = (
+                _of_name(entry, folder, place, wanted=wanted, assets=assets)
+                if isinstance(entry, str)
+                else [_of_values(entry, folder, place)]
+            )
+        except InputError as error:
+            problems.append((str(error), number if listed else None))
+            continue
+        rows += [replace(row, entry=number) for row in found] if listed else found
+    if not rows and not problems:
+        problems.append(("the table of scenes is empty; expected a line for each scene", None))
+    return rows, problems
 
 
 def _of_name(name: str, folder: Path, place: str, *, wanted: Sequence[str], assets: Sequence[str] | None) -> list[Row]:

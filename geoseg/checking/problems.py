@@ -106,7 +106,7 @@ class Document:
                 self.add(f"entry {loc[-1]!r} is missing", *loc[:-1])
             else:
                 message = one["msg"].removeprefix("Value error, ")
-                found = f" (found {one['input']!r:.80})" if one["loc"] else ""
+                found = f" (found {one['input']!r:.80})" if one["loc"] and not isinstance(one["input"], dict) else ""
                 where, _ = self.place(loc)
                 told.setdefault((loc, where), []).append(message + found)
         places: dict[str, list[tuple[Loc, str]]] = {}

@@ -34,7 +34,7 @@ def check_recipe(name_or_path: str | Path, *, kind: str | None = None) -> Report
     """
     path, shipped = Path(name_or_path), recipe_names()
     if not path.is_file() and str(name_or_path) in shipped:
-        path = Path(str(shipped[str(name_or_path)]))
+        path = Path(str(shipped[str(name_or_path)])).resolve()
     if kind is not None and kind not in CHECKS:
         raise InputError(f"no kind of recipe {kind!r}; known: {', '.join(KINDS)}")
     document = Document.read(path)

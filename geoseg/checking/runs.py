@@ -20,27 +20,20 @@ PATCH_CELLS = 4
 def check_run(document: Document) -> None:
     """A recipe of `geoseg run`. Files that it names are relative to where the command is given."""
     values = {name: value for name, value in document.values.items() if name != "description"}
-    options = valid_options(document, values, ())
-    if options is None:
-        return
-    model = check_names(document, options, Path())
+    model = check_names(document, valid_options(document, values, ()), Path())
     if model is not None:
         document.notes.append(f"model {model.spec.name} reads {', '.join(band.name for band in model.spec.bands)}")
 
 
-def valid_options(document: Document, values: Mapping[str, Any], under: Loc) -> RunOptions | None:
-    """The options, or None where some are wrong: each of them is a problem then. Others are looked at all the same."""
+def valid_options(document: Document, values: Mapping[str, Any], under: Loc) -> RunOptions:
+    """Those of the options that are valid; each of the others is a problem."""
+    given = {str(name): value for name, value in values.items()}
     try:
-        return RunOptions(**{str(name): value for name, value in values.items()})
+        return RunOptions(**given)
     except ValidationError as error:
         document.invalid(error, RunOptions, under=under)
         wrong = {str(one["loc"][0]) for one in error.errors() if one["loc"]}
-    rest = {name: value for name, value in values.items() if name not in wrong}
-    try:
-        check_names(document, RunOptions(**rest), document.path.parent if under else Path(), under)
-    except ValidationError:
-        return None
-    return None
+    return RunOptions(**{name: value for name, value in given.items() if name not in wrong})
 
 
 def check_names(document: Document, options: RunOptions, folder: Path, under: Loc = ()) -> Model | None:

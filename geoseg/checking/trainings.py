@@ -22,8 +22,11 @@ def check_training(document: Document) -> None:
         recipe = TrainRecipe.model_validate(document.values)
     except ValidationError as error:
         document.invalid(error, TrainRecipe)
-    needed = None if recipe is None else _bands_needed(document, recipe, folder)
-    if recipe is not None:
+    needed = None
+    if recipe is None:
+        _check_parent(document, folder)
+    else:
+        needed = _bands_needed(document, recipe, folder)
         _check_generated(document, recipe, folder)
     scenes = document.values.get("scenes")
     sound = 0
@@ -50,6 +53,19 @@ def _bands_needed(document: Document, recipe: TrainRecipe, folder: Path) -> tupl
         return None
     document.notes.append(f"the network reads {', '.join(band.name for band in start.spec.bands)}")
     return start.spec.required_bands
+
+
+def _check_parent(document: Document, folder: Path) -> None:
+    """The model to go on from, of a recipe that is wrong in other places."""
+    from geoseg.models import load
+    from geoseg.training.start import parent_of
+
+    name = document.values.get("from")
+    if isinstance(name, str):
+        try:
+            load(parent_of(name, folder))
+        except GeosegError as error:
+            document.add(one_line(error), "from")
 
 
 def _check_generated(document: Document, recipe: TrainRecipe, folder: Path) -> None:
