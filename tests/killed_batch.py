@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from killed_run import Watch, around
 
+import geoseg.export.preview
 from geoseg.batching import load_batch, run_batch
 from geoseg.runtime.predict import PredictTile
 from geoseg.runtime.workspace import Workspace
@@ -33,6 +35,7 @@ def main(pipeline: str, log: str, *until: str) -> int:
 
     def nothing(*_: Any) -> None: ...
 
+    geoseg.export.preview.write_preview = partial(geoseg.export.preview.write_preview, size=300)  # most of a small run
     for owner, name in ((os, "fsync"), (os, "replace"), (os, "unlink"), (os, "mkdir")):
         around(owner, name, moment, moment)
     around(
