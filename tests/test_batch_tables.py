@@ -55,10 +55,13 @@ def test_a_csv_of_a_spreadsheet_with_semicolons(tmp_path: Path) -> None:
 
 
 def test_a_geoparquet_is_read_as_a_csv_is(tmp_path: Path) -> None:
-    table = gpd.GeoDataFrame(
-        {"scene": ["x.tif", "y.tif"], "id": ["1", "2"], "min_area_m2": [10.0, None], "datetime": [datetime(2026, 5, 1, tzinfo=UTC)] * 2},
-        geometry=[shapely.box(0, 0, 1, 1)] * 2, crs="EPSG:4326",
-    )  # fmt: skip
+    values = {
+        "scene": ["x.tif", "y.tif"],
+        "id": ["1", "2"],
+        "min_area_m2": [10.0, None],
+        "datetime": [datetime(2026, 5, 1, tzinfo=UTC)] * 2,
+    }
+    table = gpd.GeoDataFrame(values, geometry=[shapely.box(0, 0, 1, 1)] * 2, crs="EPSG:4326")
     table.to_parquet(tmp_path / "s.parquet")
     one, two = batch(tmp_path, "s.parquet", options={"min_area_m2": 5}).scenes
     assert (one.id, one.files, one.options.min_area_m2) == ("1", (str(tmp_path / "x.tif"),), 10)

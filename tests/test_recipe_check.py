@@ -95,7 +95,7 @@ def test_scenes_that_do_not_fit_the_model(folder: Path) -> None:
     report = check(folder, "options: {model: fields-s2}\nscenes: s.csv\nout: o\n")
     assert_told(
         report,
-        (2, "scenes", "scene b (s.csv, line 3): model 'fields-s2' does not fit: grey.tif has the bands grey"),
+        (2, "scenes", "scene b (s.csv, line 3): model 'fields-s2' does not fit: grey.tif has 1 band without names"),
         (2, "scenes", "scene c (s.csv, line 4): no file"),
     )
     assert "1 of 3 scenes open and fit" in report.notes
