@@ -101,6 +101,7 @@ def prepare(
     reader = scenes[0] if isinstance(scenes[0], Reader) else open_scene(
         scenes, bands=options.bands, crs=options.crs, pixel_size_m=options.pixel_size_m,
         scale=options.scale, offset=options.offset, nodata=options.nodata, on_read_error=options.on_read_error,
+        clouds=options.clouds, prefer=options.prefer,
     )  # fmt: skip
     if options.on_read_error == "mask":
         reader = forgiving(reader)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from geoseg.grid import TileGrid, Window
+from geoseg.reading import ReadOptions
 from geoseg.results import Batch, Block, FieldRules, InputScaling, Lines, Objects, Outlines
 from geoseg.scene import Scene
 from geoseg.spec import ModelSpec
@@ -35,6 +36,19 @@ class Reader(Protocol):
 
     def content_hash(self) -> str:
         """Hex digest that changes when the content changes; independent of path and time."""
+        ...
+
+
+@runtime_checkable
+class SceneOpener(Protocol):
+    """What an entry point of the group `geoseg.readers` names: a way to read one kind of product. A module will do."""
+
+    def recognises(self, path: str) -> bool:
+        """Whether `path` (absolute if it is local) is a product of this kind: by names, or by a file's first bytes."""
+        ...
+
+    def opened(self, path: str, options: ReadOptions) -> Reader:
+        """The product's reader. Raises InputError where it cannot be read, or an option does not suit it."""
         ...
 
 

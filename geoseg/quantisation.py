@@ -105,7 +105,7 @@ def samples_of(
     path: str | Path, spec: ModelSpec, side: int, most: int, bands: Sequence[str] | None = None
 ) -> list[Sample]:
     """Patches of a scene, evenly spread, scaled as a run would scale it."""
-    reader = open_scene([str(path)], bands=bands)
+    reader = open_scene([str(path)], bands=bands, clouds="mask")
     check_fit(reader.scene, spec, allow_resample=False)
     scaling = input_scaling(reader, spec)
     rows, cols = reader.scene.shape

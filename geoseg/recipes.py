@@ -10,9 +10,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
 from geoseg.errors import InputError
+from geoseg.reading import Clouds, Prefer
 from geoseg.results import Lines
 
-DECISIVE = {"bands", "pixel_size_m", "scale", "offset", "nodata", "resample", "on_read_error"}
+DECISIVE = {"bands", "pixel_size_m", "scale", "offset", "nodata", "clouds", "prefer", "resample", "on_read_error"}
 OF_FIELDS = {
     "instances", "min_area_m2", "give_back_m", "max_hole_m2", "min_part_m2", "simplify_m", "smooth",
 }  # fmt: skip
@@ -50,6 +51,10 @@ class RunOptions(BaseModel):
     """Stored value that means "no data", in place of the scene's own."""
     aoi: str | None = None
     """Area of interest: a vector file, or west,south,east,north in degrees."""
+    clouds: Clouds = "mask"
+    """Whether pixels that a product's own mask takes for clouds or their shadows are left out as nodata, or predicted."""
+    prefer: Prefer = "newest"
+    """Which of several scenes that see the same ground gives the pixel: `newest`, `oldest`, or `first` as they are given."""
     resample: bool = False
     """Bring the scene to the model's nominal resolution where it lies outside its range."""
     engine: str = "auto"

@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS, Geod
 
 from geoseg.errors import InputError
+from geoseg.sensors import SYNONYMS
 
 WGS84 = Geod(ellps="WGS84")
 
@@ -25,6 +26,7 @@ BAND_ALIASES = {
     "b": "blue", "b02": "blue", "b2": "blue", "sr_b2": "blue",
     "n": "nir", "b08": "nir", "b8": "nir", "sr_b5": "nir", "near infrared": "nir", "near_infrared": "nir",
     "nir08": "nir", "infrared": "nir",
+    "sr_b6": "swir16", "sr_b7": "swir22", **SYNONYMS,
 }  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def test_every_command_has_help() -> None:
         (("run", "text.tif", "-o", "OUT"), 1, "is no raster"),
         (("run", "rgb.tif", "-o", "OUT", "--model", "unett"), 1, "installed: 'fields-rgb', 'fields-s2'"),
         (("run", "rgb.tif", "-o", "OUT", "--format", "dwg"), 1, "known: gpkg, shp, parquet, fgb, geojson"),
-        (("run", "rgb.tif", "-o", "OUT", "--recipe", "nope"), 1, "drone_fields, sentinel2_fields"),
+        (("run", "rgb.tif", "-o", "OUT", "--recipe", "nope"), 1, "drone_fields, landsat_fields, planet_fields, sentinel2_fields"),
         (("run", "rgb.tif", "-o", "OUT", "--bands", "red,green"), 1, "--bands names 2 bands"),
         (("run", "rgb.tif", "-o", "OUT", "--aoi", "10,10,11,11"), 1, "lies outside"),
         (("run", "rgb.tif", "-o", "OUT", "--aoi", "missing.geojson"), 1, "no such file"),
@@ -89,7 +89,7 @@ def test_every_command_has_help() -> None:
         (("run", "rgb.tif", "-o", "/proc/nope"), 1, "cannot be written"),
         (("run", "unnamed.tif", "-o", "OUT"), 1, "--bands"),
         (("run", "coarse.tif", "-o", "OUT", "--model", "fields-rgb"), 1, "--resample"),
-        (("run", "rgb.tif", "other.tif", "-o", "OUT"), 1, "several full scenes need"),
+        (("run", "rgb.tif", "other.tif", "-o", "OUT"), 1, "other.tif is in EPSG:32632 and rgb.tif in EPSG:32633"),
         (("vectorize", "nope.tif", "-o", "x.gpkg"), 1, "no file 'nope.tif'"),
         (("vectorize", "rgb.tif", "-o", "x.dwg"), 1, "known: fgb, geojson, gpkg, parquet, shp"),
         (("convert", "nope.gpkg", "x.shp"), 1, "nope.gpkg"),
@@ -101,7 +101,7 @@ def test_a_mistake_is_one_clear_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "rgb.tif", names=("red", "green", "blue"))
-    write(tmp_path / "other.tif", names=("red", "green", "blue"))
+    write(tmp_path / "other.tif", names=("red", "green", "blue"), crs="EPSG:32632")
     write(tmp_path / "unnamed.tif")
     write(tmp_path / "coarse.tif", names=("red", "green", "blue"), pixel=30)
     (tmp_path / "text.tif").write_text("no raster at all")
@@ -170,6 +170,6 @@ def test_every_option_of_the_command_line_has_its_name_in_the_recipe() -> None:
 def test_shipped_recipes_are_complete_and_read() -> None:
     from geoseg.recipes import load_recipe, recipe_names
 
-    assert set(recipe_names()) == {"drone_fields", "sentinel2_fields"}
+    assert set(recipe_names()) == {"drone_fields", "landsat_fields", "planet_fields", "sentinel2_fields"}
     assert load_recipe("drone_fields")["resample"] is True
     assert load_recipe("sentinel2_fields")["model"] == "fields-s2"

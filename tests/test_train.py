@@ -290,7 +290,7 @@ def test_conditions_select_among_the_polygons_of_geoparquet(samples: Path, tmp_p
         ({"network": {"type": "unet", "decoder": 1}}, "network 'unet' has no setting 'decoder'"),
         ({"bands": "red,nir,red?"}, "are no different names"),
         ({"loss": {"class_weights": [1, 1, -1]}}, "numbers of 0 and more are expected"),
-        ({"bands": "red,swir"}, "has the bands red, green, blue, nir, and the model needs swir too"),
+        ({"bands": "red,swir"}, "has the bands red, green, blue, nir, and the model needs swir16 too"),
         ({"network": None, "from": "fields-s3"}, "no model 'fields-s3'"),
         ({"targets": {"classes": ["background", "field", "road", "boundary"]}}, "the class road occurs nowhere"),
     ],

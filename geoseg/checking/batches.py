@@ -116,7 +116,8 @@ def opened_scene(scene: BatchScene) -> Scene:
     options = scene.options
     opened = open_scene(
         list(scene.files), bands=options.bands, crs=options.crs, pixel_size_m=options.pixel_size_m, scale=options.scale,
-        offset=options.offset, nodata=options.nodata, on_read_error=options.on_read_error,
+        offset=options.offset, nodata=options.nodata, on_read_error=options.on_read_error, clouds=options.clouds,
+        prefer=options.prefer,
     ).scene  # fmt: skip
     check_place(opened)
     if "geojson" in options.format:

@@ -15,7 +15,7 @@ from geoseg.plugins import load_plugin, plugins
 from geoseg.version import VERSION
 
 ORDER = (
-    "run", "batch", "segment", "vectorize", "convert", "evaluate", "train", "suggest", "models", "recipe", "info",
+    "run", "batch", "segment", "vectorize", "convert", "evaluate", "track", "train", "suggest", "models", "recipe", "info",
 )  # fmt: skip
 
 

@@ -26,6 +26,18 @@ def scene_options(command: Any) -> Any:
         click.option("--pixel-size-m", type=float, help="Pixel size in metres of a scene without a CRS."),
         click.option("--scale", help="physical = stored * scale + offset: one value, or one a band."),
         click.option("--offset", help="See --scale."),
+        click.option(
+            "--clouds",
+            type=click.Choice(["mask", "keep"]),
+            default="mask",
+            help="What a product's own mask takes for clouds is left out as nodata, or kept.",
+        ),
+        click.option(
+            "--prefer",
+            type=click.Choice(["newest", "oldest", "first"]),
+            default="newest",
+            help="Which of several scenes gives a pixel that they all see.",
+        ),
         click.option("--nodata", type=float, help="Stored value that means no data, in place of the file's own."),
     )
 

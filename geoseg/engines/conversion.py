@@ -166,11 +166,14 @@ def _quiet_conversion() -> Iterator[None]:
 
 @contextmanager
 def logging_as_it_was() -> Iterator[None]:
-    """Undoes what OpenVINO's tools do to the root logger: they set it to ERROR and give it handlers."""
+    """Undoes what OpenVINO's tools do to the root logger: they set it and its handlers to ERROR, and give it more of them."""
     root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
+    level, handlers = root.level, [(handler, handler.level, list(handler.filters)) for handler in root.handlers]
     try:
         yield
     finally:
         root.setLevel(level)
-        root.handlers[:] = handlers
+        root.handlers[:] = [handler for handler, _, _ in handlers]
+        for handler, its_level, filters in handlers:
+            handler.setLevel(its_level)
+            handler.filters[:] = filters

@@ -7,10 +7,13 @@ does not say: georeference, names, colours, scale.
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree as ET
+
+import numpy as np
 
 from geoseg.errors import ExportError
 from geoseg.export.staging import Stage, staged
@@ -137,23 +140,19 @@ def _check_complete(file: Path) -> None:
 
 def _array_shape(array: Path) -> tuple[int, int, int]:
     """Bands, rows and columns of a Zarr array of bytes."""
-    import warnings
-
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(_dataset_name(array)) as raster:
-                shape, dtype = (raster.count, raster.height, raster.width), raster.dtypes[0]
-    except RasterioIOError as error:
+        told = json.loads((array / ".zarray").read_bytes())
+        sizes, dtype = [int(size) for size in told["shape"]], np.dtype(told["dtype"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExportError(
             f"{array} is no Zarr array that GDAL opens ({error}); expected a folder with .zarray in it"
         ) from error
-    if dtype != "uint8":
+    if dtype != np.uint8:
         raise ExportError(f"{array} holds {dtype}, expected uint8; write it with copy_cog instead")
-    return shape
+    if len(sizes) not in (2, 3):
+        raise ExportError(f"{array} has {len(sizes)} axes; expected (row, col) or (band, row, col)")
+    count, height, width = [1, *sizes][-3:]
+    return count, height, width
 
 
 def _dataset_name(array: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
@@ -15,6 +15,9 @@ from pyproj import CRS
 from geoseg.errors import InputError
 from geoseg.metrics.layers import CLASS_NAMES, PIXEL_SPACE, FieldPolygons, FieldRaster, Layer, class_id, known_crs
 from geoseg.results import NODATA
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 PARQUET = (".parquet", ".geoparquet", ".pq")
 
@@ -48,26 +51,49 @@ def _open(source: Any, *, field_class: str | int, instances: bool, name: str) ->
         return source
     if not isinstance(source, str | Path):
         return FieldPolygons.of(source, name=name)
+    path, layer = _named(source, wanted="a vector file or a class mask")
+    frame = _read_frame(path, layer=layer, columns=[])
+    if frame is None:
+        return _read_raster(path, field_class=field_class, instances=instances)
+    return FieldPolygons.of(frame, name=path.name)
+
+
+def read_polygons(source: str | Path) -> tuple[gpd.GeoDataFrame, str]:
+    """A vector layer with all its columns, from a path as `open_layer` takes it, and the file's name."""
+    path, layer = _named(source, wanted="a vector file with polygons")
+    frame = _read_frame(path, layer=layer, columns=None)
+    if frame is None:
+        raise InputError(f"{path.name} cannot be read as a vector file; give one with polygons")
+    if not hasattr(frame, "geometry"):
+        raise InputError(f"{path.name} has no geometry in its layer {layer}; give a layer of polygons")
+    return frame, path.name
+
+
+def _named(source: str | Path, *, wanted: str) -> tuple[Path, str]:
     file, _, layer = str(source).partition("|layername=")
     path = Path(file)
     if not path.exists():
-        raise InputError(f"{file} does not exist; give a vector file or a class mask")
+        raise InputError(f"{file} does not exist; give {wanted}")
+    return path, layer
+
+
+def _read_frame(path: Path, *, layer: str, columns: list[str] | None) -> gpd.GeoDataFrame | None:
+    """A layer with the columns that are wanted, None for all; None where the file is no vector file."""
     if path.suffix.lower() in PARQUET:
         return _read_parquet(path)
     layers = _vector_layers(path)
     if layers is None:
-        return _read_raster(path, field_class=field_class, instances=instances)
-    return _read_vector(path, layer=layer or _choose_layer(path, layers))
+        return None
+    return _read_vector(path, layer=layer or _choose_layer(path, layers), columns=columns)
 
 
-def _read_parquet(path: Path) -> FieldPolygons:
+def _read_parquet(path: Path) -> gpd.GeoDataFrame:
     import geopandas as gpd
 
     try:
-        frame = gpd.read_parquet(path)
+        return gpd.read_parquet(path)
     except (ValueError, OSError) as error:
         raise InputError(f"{path.name} cannot be read as GeoParquet ({error}); give a GeoParquet file") from error
-    return FieldPolygons.of(frame, name=path.name)
 
 
 def _vector_layers(path: Path) -> list[str] | None:
@@ -93,15 +119,14 @@ def _choose_layer(path: Path, layers: list[str]) -> str:
     )
 
 
-def _read_vector(path: Path, *, layer: str) -> FieldPolygons:
+def _read_vector(path: Path, *, layer: str, columns: list[str] | None) -> gpd.GeoDataFrame:
     import pyogrio
     from pyogrio.errors import DataLayerError, DataSourceError
 
     try:
-        frame = pyogrio.read_dataframe(path, layer=layer, columns=[])
+        return pyogrio.read_dataframe(path, layer=layer, columns=columns)
     except (DataLayerError, DataSourceError) as error:
         raise InputError(f"{path.name} cannot be read ({error}); give a vector file with polygons") from error
-    return FieldPolygons.of(frame, name=path.name)
 
 
 def _read_raster(path: Path, *, field_class: str | int, instances: bool) -> FieldRaster:

@@ -80,13 +80,13 @@ def _true_to_lengths(crs: CRS, over: Affine, *, around: tuple[float, float] | No
 
     middle = over @ (0.5, 0.5) if around is None else around
     if not crs.is_projected:
-        return _equal_area_around(*middle, crs)
+        return equal_area_around(*middle, crs)
     places = np.array([over @ (u, v) for u in (0, 0.5, 1) for v in (0, 0.5, 1)])
     here = _distortion(crs, places[:, 0], places[:, 1])
     known = np.isfinite(here)
     if not known.any() or here[known].max() <= MAX_DISTORTION or not np.isfinite(to_lonlat(*middle, crs)).all():
         return crs
-    other = _equal_area_around(*middle, crs)
+    other = equal_area_around(*middle, crs)
     moved = Transformer.from_crs(crs, other, always_xy=True).transform(*places[known].T)
     return other if _distortion(other, *moved).max() < here[known].max() else crs
 
@@ -111,7 +111,8 @@ def _log_ratio(values: NDArray[np.float64], expected: float) -> NDArray[np.float
     return np.asarray(np.abs(np.log(known / expected)), dtype=np.float64)
 
 
-def _equal_area_around(x: float, y: float, crs: CRS) -> CRS:
+def equal_area_around(x: float, y: float, crs: CRS) -> CRS:
+    """An equal-area CRS in metres whose middle is near a place of `crs`."""
     lon, lat = (round(float(value), 1) for value in to_lonlat(x, y, crs))
     return ProjectedCRS(LambertAzimuthalEqualAreaConversion(lat, lon), name=f"equal-area around {lon}, {lat}")
 

@@ -76,7 +76,7 @@ class FieldPolygons:
             kind = given[0].geom_type
             raise InputError(f"{name} holds {kind} geometries, but fields are polygons; give a polygon layer")
         wrong = ~shapely.is_valid(given[areal])
-        repaired = _polygons_only(given[areal])
+        repaired = polygons_only(given[areal])
         usable = shapely.area(repaired) > 0
         notes: list[str] = []
         if dropped := raw.size - int(usable.sum()):
@@ -98,7 +98,7 @@ class FieldPolygons:
                 f"check the CRS of both layers, or clip them to one region"
             )
         # Reprojecting moves vertices, not edges: a valid polygon can come out touching itself.
-        return FieldPolygons(name=self.name, geometry=_polygons_only(moved.to_numpy()), crs=crs, notes=self.notes)
+        return FieldPolygons(name=self.name, geometry=polygons_only(moved.to_numpy()), crs=crs, notes=self.notes)
 
     def on(self, grid: GeoBox) -> OnGrid:
         """Burnt into the grid by pixel centres; where polygons overlap, the smaller one lies on top."""
@@ -288,7 +288,7 @@ def grid_crs(grid: GeoBox) -> CRS | None:
     return None if grid.crs is None else CRS.from_user_input(grid.crs.proj)
 
 
-def _polygons_only(geometry: NDArray[Any]) -> NDArray[Any]:
+def polygons_only(geometry: NDArray[Any]) -> NDArray[Any]:
     """Valid geometries with the areal parts kept only, one out for each in."""
     import shapely
 

@@ -16,26 +16,17 @@ from geoseg.models.catalogue import nearest_first
 from geoseg.models.mlm import plain_name
 from geoseg.models.torchgeo_weights import FAMILY, download
 from geoseg.models.weights import file_sha256, read_safetensors, read_torch_file
+from geoseg.sensors import MSI, OLI, SYNONYMS, TM
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-OLI = {
-    "1": "coastal", "2": "blue", "3": "green", "4": "red", "5": "nir", "6": "swir16", "7": "swir22", "8": "pan",
-    "9": "cirrus", "10": "lwir11", "11": "lwir12",
-}  # fmt: skip
-TM = {"1": "blue", "2": "green", "3": "red", "4": "nir", "5": "swir16", "6": "lwir", "7": "swir22", "8": "pan"}
-MSI = {
-    "1": "coastal", "2": "blue", "3": "green", "4": "red", "5": "rededge071", "6": "rededge075", "7": "rededge078",
-    "8": "nir", "8a": "nir08", "9": "nir09", "10": "cirrus", "11": "swir16", "12": "swir22",
-}  # fmt: skip
 SENSORS: Mapping[str, Mapping[str, str]] = {
     "SENTINEL2": MSI, "LANDSAT_TM": TM, "LANDSAT_ETM": TM, "LANDSAT": OLI,
 }  # fmt: skip
 """Common names by band number, by how a member's name begins; the first that fits counts."""
 
 COLOURS = {"r": "red", "g": "green", "b": "blue"}
-SYNONYMS = {"swir1": "swir16", "swir2": "swir22", "swir": "swir16", "rededge": "rededge071", "nir narrow": "nir08"}
 
 ENCODERS: Mapping[str, str] = {
     "ResNet18_Weights": "resnet18", "ResNet50_Weights": "resnet50", "ResNet152_Weights": "resnet152",

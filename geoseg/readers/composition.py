@@ -69,9 +69,8 @@ def _check_one_scene(sources: Sequence[Source], *, named: bool) -> None:
     for source in sources:
         if len(source.bands) > 1:
             raise InputError(
-                f"{len(sources)} rasters were given and {source.path!r} has {len(source.bands)} bands: several full "
-                f"scenes need an area of interest or dates, which is not supported yet; give one scene, or one file "
-                f"for each band"
+                f"{len(sources)} rasters were given and {source.path!r} has {len(source.bands)} bands; give one scene, "
+                f"or one file for each band (open_scene joins several scenes)"
             )
         difference = _grid_difference(first, source)
         if difference:

@@ -19,8 +19,9 @@ from geoseg.readers.handles import reading
 from geoseg.readers.identity import file_digest, meaning, pixel_files, sampled_pixels
 from geoseg.readers.inspection import Source, inspect_file
 from geoseg.readers.places import local_path
-from geoseg.readers.salvage import OnReadError, decode_around
+from geoseg.readers.salvage import decode_around
 from geoseg.readers.validity import both_valid, check_request, rectangles
+from geoseg.reading import OnReadError
 from geoseg.results import Block
 from geoseg.scene import Scene
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,6 @@ from geoseg.readers.handles import PASS_OVER, UndecodedError, gdal_errors, signa
 from geoseg.readers.inspection import Source
 
 logger = logging.getLogger(__name__)
-
-OnReadError = Literal["stop", "mask"]
 
 RUN_BYTES = 64 * 2**20
 """Pixels read at a time where blocks reach beyond the window."""

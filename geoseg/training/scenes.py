@@ -98,6 +98,7 @@ def _open(entry: SceneEntry, recipe: TrainRecipe, spec: ModelSpec, *, folder: Pa
     reader: Reader = open_scene(
         [str(path) if (path := folder / name).exists() else name for name in entry.images], bands=entry.bands,
         crs=entry.crs, pixel_size_m=entry.pixel_size_m, scale=entry.scale, offset=entry.offset, nodata=entry.nodata,
+        clouds="mask",
     )  # fmt: skip
     check_place(reader.scene)
     if problem := band_problem(reader.scene, spec):

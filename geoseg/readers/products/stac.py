@@ -1,0 +1,232 @@
+"""STAC items and collections of items in a file, with local or remote assets. Needs the extra `stac`.
+
+Bands are found by their common names, scale and offset by `raster:bands` (or `bands` of STAC 1.1), clouds by assets whose
+meaning is known (SCL, QA_PIXEL, Fmask, UDM2).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from geoseg.errors import InputError
+from geoseg.protocols import Reader
+from geoseg.readers.mosaicking import MosaicReader
+from geoseg.readers.places import local_path
+from geoseg.readers.products import landsat, planet, sentinel2
+from geoseg.readers.raster import RasterReader
+from geoseg.readers.resample import ResampledReader
+from geoseg.readers.stack import CloudRule, Layer, StackReader
+from geoseg.reading import ReadOptions, utc
+from geoseg.scene import band_name
+from geoseg.sensors import MSI
+
+LARGEST = 64 * 2**20
+"""Bytes of a STAC file that is read."""
+
+RASTER = re.compile(r"\.(tiff?|jp2|vrt)$", re.IGNORECASE)
+PASSED_OVER = frozenset({"thumbnail", "overview", "visual", "metadata", "tilejson"})
+"""Roles of assets that are no measurements."""
+
+NAMES = frozenset(MSI.values()) | {"green05", "yellow", "nir", "lwir", "lwir11", "lwir12", "pan"}
+FMASK = 0b1110
+"""Of HLS: cloud, beside a cloud, shadow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """One band of an asset."""
+
+    name: str
+    href: str
+    band: int
+    scale: float | None
+    offset: float | None
+    nodata: float | None
+    rank: int
+    """The smaller the better, where several assets hold one band."""
+
+
+def recognises(path: str) -> bool:
+    """True for a JSON file that says in its beginning which version of STAC it is."""
+    local = local_path(path)
+    if local is None or not path.lower().endswith((".json", ".geojson")) or not local.is_file():
+        return False
+    with local.open("rb") as file:
+        head = file.read(2**16)
+    return b'"stac_version"' in head or b'"stac_extensions"' in head
+
+
+def opened(path: str, options: ReadOptions) -> Reader:
+    """The item in the file; items of a collection are joined like several scenes. Raises InputError."""
+    options.refuse("a STAC item", ("bands", "crs", "pixel_size_m"))
+    local = Path(path)
+    if local.stat().st_size > LARGEST:
+        raise InputError(f"{path!r} is larger than 64 MB; give the items of one area")
+    try:
+        values = json.loads(local.read_bytes())
+        kind = values.get("type")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path!r} is no well-formed STAC file ({error}); fetch it again") from error
+    if kind not in ("Feature", "FeatureCollection"):
+        raise InputError(
+            f"{path!r} is a STAC {kind or 'file without a type'}; an item or a collection of items (FeatureCollection) is "
+            f"expected: give the items that it links to"
+        )
+    items = values.get("features", []) if kind == "FeatureCollection" else [values]
+    if not items:
+        raise InputError(f"{path!r} is a collection without items; widen the search that made it")
+    readers = tuple(_item(item, path, options) for item in items)
+    return readers[0] if len(readers) == 1 else MosaicReader(readers=readers, prefer=options.prefer)
+
+
+def _item(values: Mapping[str, Any], path: str, options: ReadOptions) -> StackReader:
+    try:
+        import pystac
+    except ImportError as error:
+        raise InputError("STAC items need pystac; pip install 'geoseg[stac]'") from error
+    try:
+        item = pystac.Item.from_dict(dict(values), href=path, preserve_dict=True)
+        assets = {key: (asset, str(asset.get_absolute_href() or asset.href)) for key, asset in item.assets.items()}
+    except Exception as error:  # pystac raises what it meets
+        raise InputError(f"{path!r} holds an item that is not valid ({error}); fetch it again") from error
+    best: dict[str, _Found] = {}
+    for key, (asset, href) in assets.items():
+        for found in _bands(key, asset.to_dict(), href, item.properties):
+            if found.name not in best or found.rank < best[found.name].rank:
+                best[found.name] = found
+    if "nir" not in best and "nir08" in best:  # Landsat's only near infrared
+        best["nir"] = replace(best.pop("nir08"), name="nir")
+    if not best:
+        raise InputError(
+            f"item {item.id} of {path!r} has no asset with a band of a known common name; its assets are "
+            f"{', '.join(assets) or 'none'}"
+        )
+    readers: dict[str, RasterReader] = {}
+    for found in best.values():
+        if found.href not in readers:
+            nodata = found.nodata if options.nodata is None else options.nodata
+            readers[found.href] = RasterReader(paths=(found.href,), nodata=nodata, on_read_error=options.on_read_error)
+    side = min(_side(reader) for reader in readers.values())
+    numbers = {href: i for i, href in enumerate(readers)}
+    sources: list[Reader] = [_on(reader, side) for reader in readers.values()]
+    layers = []
+    for found in best.values():
+        if found.band >= len(readers[found.href].scene.bands):
+            raise InputError(
+                f"item {item.id} says that {found.href!r} has {found.band + 1} bands or more, and it has "
+                f"{len(readers[found.href].scene.bands)}; fetch item and assets again"
+            )
+        own = readers[found.href].scene.bands[found.band]
+        scale, offset = options.scaling(
+            own.scale if found.scale is None else found.scale, own.offset if found.offset is None else found.offset
+        )
+        layers.append(
+            Layer(
+                name=found.name, source=numbers[found.href], band=found.band, scale=scale, offset=offset,
+                scaled=own.scaled or found.scale is not None or found.offset is not None or options.scale is not None,
+            )
+        )  # fmt: skip
+    rules: tuple[CloudRule, ...] = ()
+    quality = next(((href, made) for key, (_, href) in assets.items() if (made := _rules(key, href))), None)
+    if quality is not None:
+        reader = RasterReader(paths=(quality[0],), nodata=-1, on_read_error=options.on_read_error)
+        sources.append(_on(reader, side, method="nearest"))
+        rules = tuple(replace(rule, source=len(sources) - 1) for rule in quality[1])
+    stated = item.properties.get("datetime") or item.properties.get("start_datetime") or ""
+    return StackReader(
+        name=item.id,
+        sources=tuple(sources),
+        layers=tuple(layers),
+        cloud=rules,
+        clouds=options.clouds,
+        time=utc(str(stated)),
+    )
+
+
+def _bands(key: str, asset: Mapping[str, Any], href: str, properties: Mapping[str, Any]) -> Iterator[_Found]:
+    """The bands of an asset whose common names are known."""
+    media = str(asset.get("type", ""))
+    roles = {str(role) for role in asset.get("roles") or ()}
+    if roles & PASSED_OVER or not (
+        RASTER.search(href.partition("?")[0]) or media.startswith(("image/tiff", "image/jp2"))
+    ):
+        return
+    described = asset.get("bands") or asset.get("eo:bands") or [{}]
+    measured = asset.get("raster:bands") or []
+    rank = 2 - ("cloud-optimized" in media) - media.startswith("image/tiff")
+    several = len(described) > 1
+    for number, band in enumerate(described):
+        values = {**(measured[number] if number < len(measured) else {}), **band}
+        said = [values.get("eo:common_name"), values.get("common_name"), values.get("name"), None if several else key]
+        name = next((known for one in said if one and (known := _known(str(one))) is not None), None)
+        if name is None:
+            continue
+        scale, offset, nodata = (_number(values, word, href) for word in ("scale", "offset", "nodata"))
+        scale, offset = _sentinel2(properties, scale, offset)
+        # One file with all bands is the second choice where the bands have files of their own.
+        yield _Found(
+            name=name, href=href, band=number, scale=scale, offset=offset, nodata=nodata, rank=rank + 3 * several
+        )
+
+
+def _known(name: str) -> str | None:
+    """The common name behind a band's or an asset's; `nir08` stays apart from `nir`."""
+    plain = name.strip().lower()
+    if plain in NAMES:
+        return plain
+    sensor = re.fullmatch(r"b(0\d|8a|1[12])", plain)
+    if sensor:
+        return MSI[sensor[1].lstrip("0")]
+    found = band_name(plain)
+    return found if found in NAMES else None
+
+
+def _number(values: Mapping[str, Any], key: str, href: str) -> float | None:
+    stated = values.get(f"raster:{key}", values.get(key))
+    if stated is None:
+        return None
+    try:
+        return float(stated)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the item states {key} {stated!r} for {href!r}, which is no number; correct it") from error
+
+
+def _sentinel2(
+    properties: Mapping[str, Any], scale: float | None, offset: float | None
+) -> tuple[float | None, float | None]:
+    """Scale and offset where catalogues of Sentinel-2 state them beside `raster:bands`, or contradict it."""
+    if properties.get("earthsearch:boa_offset_applied") is True and offset is not None and offset < 0:
+        return scale, 0.0
+    baseline = re.fullmatch(r"(\d+)\.(\d+)", str(properties.get("s2:processing_baseline", "")))
+    if scale is None and baseline:
+        newer = (int(baseline[1]), int(baseline[2])) >= sentinel2.OFFSET_SINCE
+        return 1 / sentinel2.QUANTIFICATION, sentinel2.OFFSET / sentinel2.QUANTIFICATION if newer else 0.0
+    return scale, offset
+
+
+def _rules(key: str, href: str) -> tuple[CloudRule, ...]:
+    """What is known of a quality layer by its name."""
+    name, file = key.lower(), PurePosixPath(href.partition("?")[0]).name.lower()
+    if name in ("scl", "scl-jp2") or "_scl_" in file or file == "scl.tif":
+        return (CloudRule(source=0, values=sentinel2.CLOUDY),)
+    if name == "qa_pixel" or "_qa_pixel" in file:
+        return (CloudRule(source=0, bits=landsat.CLOUDY),)
+    if name == "fmask" or ".fmask." in file:
+        return (CloudRule(source=0, bits=FMASK),)
+    if "udm2" in name or "_udm2" in file:
+        return tuple(CloudRule(source=0, band=band, values=(1,)) for band in planet.CLOUDY)
+    return ()
+
+
+def _side(reader: RasterReader) -> float:
+    """Pixel side in units of the CRS."""
+    return abs(reader.scene.transform.a)
+
+
+def _on(reader: RasterReader, side: float, method: Any = "average") -> Reader:
+    return reader if _side(reader) == side else ResampledReader(source=reader, pixel_size_m=side, method=method)
