@@ -19,6 +19,10 @@ USUAL_BANDS = ("red", "green", "blue", "nir")
 """What is read of a STAC item where no model is asked for."""
 
 
+ORDINARY = {"cloud"}
+"""Columns that tables of scenes often have and that look like options without being meant so."""
+
+
 class BatchRecipe(BaseModel):
     """What a batch's YAML file may hold."""
 
@@ -163,7 +167,7 @@ def _scene(row: Row, options: RunOptions) -> BatchScene:
 
 def _near(name: str) -> list[str]:
     """The option that was likely meant."""
-    return difflib.get_close_matches(name, RunOptions.model_fields, n=1, cutoff=0.8)
+    return [] if name in ORDINARY else difflib.get_close_matches(name, RunOptions.model_fields, n=1, cutoff=0.8)
 
 
 def _file(name: str, folder: Path) -> str:
