@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+SOME_FAILED = 3
+"""Exit code of a batch some of whose scenes failed."""
+
+ALL_FAILED = 4
+"""Exit code of a batch none of whose scenes is done."""
+
 
 class GeosegError(Exception):
     """Anything that geoseg refuses or cannot do; the command line prints it in one line and exits with 1."""

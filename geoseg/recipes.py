@@ -200,12 +200,12 @@ def recipe_values(name_or_path: str, *, known: dict[str, Any]) -> dict[str, Any]
     return values
 
 
-OTHER_COMMANDS = {"train": "train_", "monitor": "crop_"}
+OTHER_COMMANDS = {"train": "train_", "monitor": "crop_", "batch": "batch_"}
 """How the names of recipes begin that are not for `geoseg run`."""
 
 
 def recipe_names(command: str = "run") -> dict[str, Any]:
-    """Recipes of a command that ship with geoseg, by name; those of `geoseg train` are for copying."""
+    """Recipes of a command that ship with geoseg, by name; those of `geoseg train` and `geoseg batch` are for copying."""
     shipped = resources.files("geoseg") / "pipelines"
     if not shipped.is_dir():  # a checkout: the recipes lie beside the package
         shipped = resources.files("geoseg") / ".." / "pipelines"

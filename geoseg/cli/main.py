@@ -15,7 +15,8 @@ from geoseg.plugins import load_plugin, plugins
 from geoseg.version import VERSION
 
 ORDER = (
-    "run", "segment", "vectorize", "convert", "evaluate", "track", "monitor", "train", "suggest", "models", "info",
+    "run", "batch", "segment", "vectorize", "convert", "evaluate", "track", "monitor", "train", "suggest", "models", "recipe",
+    "info",
 )  # fmt: skip
 
 
@@ -58,7 +59,10 @@ def cli(debug: bool) -> None:
 
 
 def main() -> None:
-    """Runs the command line and exits: 0 done, 1 an error, 2 wrong usage, 130/143 after Ctrl-C/SIGTERM."""
+    """Runs the command line and exits: 0 done, 1 an error, 2 wrong usage, 130/143 after Ctrl-C/SIGTERM.
+
+    A batch also ends with 3, some scenes failed, or 4, all did.
+    """
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LABELS = {
+    "batch": "scenes",
     "generate": "making scenes",
     "train": "training",
     "predict": "predicting",
@@ -27,7 +28,7 @@ LABELS = {
     "measure": "measuring fields",
 }
 
-UNITS = {"train": "steps", "generate": "scenes", "measure": "fields"}
+UNITS = {"train": "steps", "generate": "scenes", "measure": "fields", "batch": "scenes"}
 """What a stage counts, where it is not tiles."""
 
 
@@ -127,6 +128,50 @@ class Bar:
 
     def note(self, text: str) -> None:
         self.progress.console.print(text, highlight=False)
+
+
+class Tenths(Lines):
+    """Within one scene of many: only what takes long is told."""
+
+    def stage_started(self, name: str, *, total: int, done: int) -> None:
+        self.stages[name] = Stage(total, done)
+
+    def stage_finished(self, name: str) -> None:
+        self.stages.pop(name)
+
+    def note(self, text: str) -> None: ...
+
+
+class Within:
+    """Stages of one scene of many, on the bar of them all; they leave when they are done."""
+
+    def __init__(self, bar: Bar) -> None:
+        self.bar = bar
+
+    def stage_started(self, name: str, *, total: int, done: int) -> None:
+        self.bar.stage_started(name, total=total, done=done)
+
+    def stage_advanced(self, name: str, *, units: int, pixels: int) -> None:
+        self.bar.stage_advanced(name, units=units, pixels=pixels)
+
+    def stage_finished(self, name: str) -> None:
+        self.bar.progress.remove_task(self.bar.tasks.pop(name)[0])
+
+    def note(self, text: str) -> None: ...
+
+
+@contextmanager
+def batch_progress(*, quiet: bool, log_json: bool) -> Iterator[tuple[Events, Events]]:
+    """Events over many scenes, and those within a scene."""
+    if log_json:
+        events = Events((JsonLines(),))
+        yield events, events
+    elif quiet or not sys.stderr.isatty():
+        yield Events((Lines(quiet),)), Events((Tenths(quiet),))
+    else:
+        bar = Bar()
+        with bar.progress:
+            yield Events((bar,)), Events((Within(bar),))
 
 
 @contextmanager

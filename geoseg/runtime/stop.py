@@ -35,23 +35,33 @@ class Stop:
             )
 
 
+_inside: list[Stop] = []
+"""Those that signals set now, the outermost first; of the main thread alone."""
+
+
 @contextmanager
 def signals_set(stop: Stop) -> Iterator[None]:
-    """While inside, SIGINT and SIGTERM set `stop`; a second one falls back to Python's own handling."""
+    """While inside, SIGINT and SIGTERM set `stop` and those around it; a second one falls back to what was before.
+
+    Those around it must be told: where this one is not looked at any more, the signal would be lost.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        stop.set(number)
+        for each_stop in _inside:
+            each_stop.set(number)
         for each, handler in before.items():
             signal.signal(each, handler)
 
     for number in before:
         signal.signal(number, handle)
+    _inside.append(stop)
     try:
         yield
     finally:
+        _inside.pop()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""STAC items and collections of items in a file, with local or remote assets. Needs the extra `stac`.
+"""STAC items and collections of items in a file, with local or remote assets.
 
 Bands are found by their common names, scale and offset by `raster:bands` (or `bands` of STAC 1.1), clouds by assets whose
 meaning is known (SCL, QA_PIXEL, Fmask, UDM2).
@@ -85,10 +85,8 @@ def opened(path: str, options: ReadOptions) -> Reader:
 
 
 def _item(values: Mapping[str, Any], path: str, options: ReadOptions) -> StackReader:
-    try:
-        import pystac
-    except ImportError as error:
-        raise InputError("STAC items need pystac; pip install 'geoseg[stac]'") from error
+    import pystac
+
     try:
         item = pystac.Item.from_dict(dict(values), href=path, preserve_dict=True)
         assets = {key: (asset, str(asset.get_absolute_href() or asset.href)) for key, asset in item.assets.items()}
