@@ -193,7 +193,7 @@ def run_batch(
             outcomes = tuple(outcome_of(step.scene, known.get(step.scene.id), target / SCENES) for step in steps)
             write_failed(outcomes, target)
             write_summary(outcomes, target)
-            write_catalog(outcomes, target, batch.source.stem)
+            write_catalog(outcomes, target, batch.source.stem, scenes=target / SCENES)
     return BatchResult(out=target if out is None else Path(out), outcomes=outcomes)
 
 

@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import shapely
-
-from geoseg.batching.summary import Outcome, footprint
+from geoseg.batching.summary import Outcome
 from geoseg.disk import room_for
+from geoseg.errors import ExportError
 
 if TYPE_CHECKING:
     import pystac
 
 CATALOG = "catalog"
 
-KINDS = {
-    ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
-    ".png": "image/png",
-    ".gpkg": "application/geopackage+sqlite3",
-    ".parquet": "application/vnd.apache.parquet",
-    ".geojson": "application/geo+json",
-    ".fgb": "application/vnd.flatgeobuf",
-    ".shp": "application/vnd.shp",
-    ".json": "application/json",
-}
-"""Media types of outputs; others (parts of a Shapefile, styles) go with them and are no assets."""
-
-ROLES = {"preview": ["thumbnail"], "record": ["metadata"]}
+ITEM = "item.json"
 
 
-def write_catalog(outcomes: Sequence[Outcome], out: Path, name: str) -> None:
-    """The collection of all scenes that are done, in place of an earlier one; none where no scene is."""
+def write_catalog(outcomes: Sequence[Outcome], out: Path, name: str, *, scenes: Path) -> None:
+    """The collection of all scenes that are done, in place of an earlier one; none where no scene is.
+
+    `scenes` is the folder below `out` that holds theirs.
+    """
     import pystac
 
     done = [one for one in outcomes if one.status == "done" and one.record is not None]
@@ -47,8 +38,7 @@ def write_catalog(outcomes: Sequence[Outcome], out: Path, name: str) -> None:
             shutil.rmtree(old, ignore_errors=True)
         if done:
             items = [
-                item_of(one.scene.id, f"../../scenes/{one.scene.id}", one.record or {}, time=one.scene.time)
-                for one in done
+                item_of(one.scene.id, scenes / one.scene.id, link=f"../../{scenes.name}/{one.scene.id}") for one in done
             ]
             collection = pystac.Collection(
                 id=name,
@@ -66,51 +56,21 @@ def write_catalog(outcomes: Sequence[Outcome], out: Path, name: str) -> None:
             os.replace(made, target)
 
 
-def item_of(name: str, folder: str, record: Mapping[str, Any], *, time: str | None = None) -> pystac.Item:
-    """A minimal STAC item of a finished run.
+def item_of(name: str, folder: Path, *, link: str) -> pystac.Item:
+    """The item that a finished run has left in `folder`, under the name of its scene; `link` leads from the item to the folder.
 
-    Args:
-        name: the item's id.
-        folder: of the results, as a link from the item.
-        record: what run.json holds.
-        time: when the image was taken, as ISO 8601; None takes the time of the run, which `created` says, too.
+    Raises ExportError where item.json cannot be read.
     """
     import pystac
 
-    shape, finished = footprint(record), datetime.fromisoformat(record["finished"])
-    item = pystac.Item(
-        id=name,
-        geometry=None if shape is None else shapely.geometry.mapping(shape),
-        bbox=None if shape is None else list(shapely.bounds(shape)),
-        datetime=_moment(time) or finished,
-        properties={
-            "created": finished.isoformat().replace("+00:00", "Z"),
-            "geoseg:version": record["geoseg"],
-            "geoseg:model": record["model"]["name"],
-            "geoseg:fields": record["counts"]["fields"],
-            "geoseg:area_m2": record["counts"]["area_m2"],
-        },
-    )
-    outputs = {**record["outputs"], "run.json": {"kind": "record"}}
-    for file, told in outputs.items():
-        path = Path(file)
-        if path.suffix in KINDS:
-            key = path.stem if told["kind"] != "fields" else f"{path.stem}_{path.suffix[1:]}"
-            item.add_asset(
-                key,
-                pystac.Asset(
-                    href=f"{folder}/{file}", media_type=KINDS[path.suffix], roles=ROLES.get(told["kind"], ["data"])
-                ),
-            )
-    return item
-
-
-def _moment(text: str | None) -> datetime | None:
     try:
-        moment = None if text is None else datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return moment if moment is None or moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        item = pystac.Item.from_dict(json.loads((folder / ITEM).read_bytes()))
+    except (OSError, ValueError, KeyError) as error:
+        raise ExportError(f"{folder / ITEM} cannot be read: {error}; run the batch again with --overwrite") from error
+    item.id = name
+    for asset in item.assets.values():
+        asset.href = f"{link}/{asset.href.removeprefix('./')}"
+    return item
 
 
 def _extent(items: Sequence[pystac.Item]) -> pystac.Extent:
@@ -118,8 +78,14 @@ def _extent(items: Sequence[pystac.Item]) -> pystac.Extent:
 
     boxes = [item.bbox for item in items if item.bbox is not None] or [[-180.0, -90.0, 180.0, 90.0]]
     west, south, east, north = zip(*boxes, strict=True)
-    times = [item.datetime for item in items if item.datetime is not None]
+    times = [time for item in items for time in _interval(item)]
     return pystac.Extent(
         pystac.SpatialExtent([[min(west), min(south), max(east), max(north)]]),
         pystac.TemporalExtent([[min(times), max(times)]]),
     )
+
+
+def _interval(item: pystac.Item) -> list[datetime]:
+    """When the image was taken, or between which times."""
+    told = item.common_metadata
+    return [time for time in (item.datetime, told.start_datetime, told.end_datetime) if time is not None]

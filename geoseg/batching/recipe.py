@@ -157,6 +157,8 @@ def _scene(row: Row, options: RunOptions) -> BatchScene:
         if near := _near(name):
             raise InputError(f"{row.place}: {name!r} is no option of a run; did you mean {near[0]!r}?")
     given = options.model_dump(exclude_unset=True)
+    if row.time is not None and "time" not in own:
+        own["time"] = row.time
     try:
         mine = RunOptions.checked(**(given | placed(own, row.folder)))
     except InputError as error:
