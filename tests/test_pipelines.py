@@ -1,4 +1,4 @@
-"""Every recipe of `pipelines/` for products, end to end on a product as it is delivered, made from a sample tile."""
+"""Every recipe of a run in `pipelines/`, end to end on a product as it is delivered, made from a sample tile."""
 
 from __future__ import annotations
 
@@ -69,3 +69,28 @@ def test_planet_fields(farmland: np.ndarray, tmp_path: Path) -> None:
     mask[0, :, :60] = 0
     run_recipe("planet_fields", make_planet(tmp_path, fine, mask=mask), tmp_path / "out")
     assert clouded_and_found(tmp_path / "out", slice(0, 17)) > 5
+
+
+def test_drone_fields(tmp_path: Path) -> None:
+    """An orthomosaic of 25 cm with an alpha band: brought to 1 m while streaming, nothing where it is transparent."""
+    with rasterio.open(Path(__file__).parent.parent / "sample_tiles" / "rgb_farmland_1m.tif") as file:
+        pixels, profile = file.read()[:3, :256, :256].repeat(4, axis=1).repeat(4, axis=2), file.profile
+    alpha = np.full((1, 1024, 1024), 255, "uint8")
+    alpha[:, :, :200] = 0
+    place = profile["transform"] @ rasterio.Affine.scale(0.25)
+    with rasterio.open(
+        tmp_path / "ortho.tif", "w", driver="GTiff", count=4, height=1024, width=1024, dtype="uint8", crs=profile["crs"],
+        transform=place, photometric="RGB", ALPHA="YES",
+    ) as file:  # fmt: skip
+        file.write(np.concatenate([pixels.astype("uint8"), alpha]))
+    run_recipe("drone_fields", tmp_path / "ortho.tif", tmp_path / "out")
+    with rasterio.open(tmp_path / "out" / "mask.tif") as file:
+        assert file.res == (1, 1)
+        nodata = file.read(1) == 255
+    assert nodata[:, :50].all()
+    assert not nodata[:, 51:].any()
+    import geopandas as gpd
+
+    fields = gpd.read_file(tmp_path / "out" / "fields.gpkg", layer="fields")
+    assert len(fields) >= 3
+    assert fields.area_m2.min() >= 1500
