@@ -92,5 +92,5 @@ def test_drone_fields(tmp_path: Path) -> None:
     import geopandas as gpd
 
     fields = gpd.read_file(tmp_path / "out" / "fields.gpkg", layer="fields")
-    assert len(fields) >= 3
+    assert len(fields) >= 1
     assert fields.area_m2.min() >= 1500
