@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,6 +49,8 @@ class ReadOptions:
         for name, given in (("--scale", self.scale), ("--offset", self.offset)):
             if given is not None and len(given) != 1:
                 raise InputError(f"{name} has {len(given)} values; a product takes one for all bands")
+            if given is not None and (not math.isfinite(given[0]) or (name == "--scale" and given[0] == 0)):
+                raise InputError(f"{name} {given[0]:g} leaves nothing of the values; give a number, --scale not 0")
         return (
             scale if self.scale is None else self.scale[0],
             offset if self.offset is None else self.offset[0],

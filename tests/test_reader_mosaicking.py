@@ -61,10 +61,10 @@ def test_each_pixel_is_that_of_the_first_scene_that_sees_it(data: st.DataObject)
     assert np.array_equal(part.valid, (expected != 0)[window.slices])
 
 
-def test_values_of_another_offset_are_brought_to_the_first() -> None:
+def test_values_of_another_offset_are_brought_to_the_lowest() -> None:
     old, new = scene_at(0, 0, np.full((4, 4), 1500)), scene_at(0, 2, np.full((4, 4), 3500), offset=-0.1)
     block = MosaicReader(readers=(old, new)).read(Window(0, 0, 4, 6))
-    assert block.pixels[0, 0].tolist() == [1500] * 4 + [2500] * 2
+    assert block.pixels[0, 0].tolist() == [2500] * 4 + [3500] * 2
 
 
 @pytest.mark.parametrize(

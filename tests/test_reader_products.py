@@ -227,3 +227,54 @@ def test_a_real_band_of_sentinel_2_opens(shared: Path) -> None:
     assert reader.scene.crs.to_epsg() == 32615
     with rasterio.open(shared / "reliability" / "B01.jp2") as file:
         assert np.array_equal(reader.read(Window(900, 900, 64, 64)).pixels[0], file.read(1)[900:964, 900:964])
+
+
+def test_what_programs_and_processors_leave_in_a_safe(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bands = {"B04": np.abs(BANDS["B04"]) + 0.2}
+    root = make_safe(tmp_path, bands, baseline="03.01", classes=CLASSES)
+    for image in list(root.rglob("*.jp2")):
+        image.with_name(f"{image.name}.aux.xml").write_text("<PAMDataset/>")
+    metadata = root / "MTD_MSIL2A.xml"
+    metadata.write_text(metadata.read_text().replace("03.01", "99.99"))
+    with caplog.at_level(logging.WARNING, logger="geoseg"):
+        assert np.allclose(physical(open_scene([tmp_path]), "red"), bands["B04"], atol=1e-4)
+    assert "states no offset" in caplog.text
+    assert np.allclose(physical(open_scene([root], offset=-0.1), "red"), bands["B04"] - 0.1, atol=1e-4)
+
+
+def test_where_the_cloud_mask_cannot_be_read_nothing_is_valid(tmp_path: Path) -> None:
+    quality = np.full((512, 90), 22280, "uint16")
+    root = make_landsat(tmp_path, {4: np.full((512, 90), 0.3)}, quality=quality)
+    mask = next(root.glob("*QA_PIXEL.TIF"))
+    mask.write_bytes(mask.read_bytes()[: mask.stat().st_size // 2])
+    block = open_scene([root], clouds="mask", on_read_error="mask").read(Window(0, 0, 512, 90), [0])
+    assert not block.valid.any()
+    assert block.unread
+    with pytest.raises(InputError, match="QA_PIXEL"):
+        open_scene([root], clouds="mask").read(Window(0, 0, 512, 90), [0])
+    assert open_scene([root], clouds="keep").read(Window(0, 0, 512, 90), [0]).valid.all()
+
+
+def test_a_tar_of_everything_in_a_folder_and_dotted_names(tmp_path: Path, safes: dict[str, Path]) -> None:
+    import shutil
+    import tarfile
+
+    root = make_landsat(tmp_path, {4: surface(30, low=0.0)})
+    archive = tmp_path / f"{root.name}.tar"
+    with tarfile.open(archive, "w") as file:
+        for path in root.iterdir():
+            file.add(path, f"./{path.name}")
+    assert open_scene([archive]).read(Window(0, 0, 30, 30)).valid.all()
+    area = tmp_path / "area.2023"
+    shutil.copytree(safes["05.09"], area / safes["05.09"].name)
+    assert open_scene([area]).scene == open_scene([safes["05.09"]]).scene
+
+
+def test_planetscope_whose_bands_or_scale_the_user_gives(tmp_path: Path) -> None:
+    values = np.stack([surface(30, low=0.001, seed=i) for i in range(4)])
+    image = make_planet(tmp_path, values)
+    assert open_scene([image], bands=["blue", "green", "red", "nir"]).scene.bands[0].scale == 1.0
+    radiance = image.rename(tmp_path / image.name.replace("_SR", ""))
+    with pytest.raises(InputError, match="reflectance coefficients"):
+        open_scene([radiance])
+    assert open_scene([radiance], scale=2e-5).scene.bands[0].scale == 2e-5

@@ -107,14 +107,14 @@ def test_bands_scaling_clouds_and_time_are_what_the_item_says(folder: Path) -> N
 def test_an_offset_that_was_applied_is_not_applied_again(
     folder: Path, properties: dict[str, Any], scale: float, offset: float
 ) -> None:
-    reader = opened(folder, item(ASSETS, **properties))
+    reader = opened(folder, item(ASSETS, "S2B_x", **properties))
     assert np.allclose(physical(reader, "red"), FINE["red"] * scale + offset)
 
 
 @pytest.mark.parametrize(("baseline", "offset"), [("02.14", 0.0), ("05.09", -0.1)])
 def test_sentinel_2_without_raster_bands_goes_by_its_baseline(folder: Path, baseline: str, offset: float) -> None:
     assets = {"B04": {"href": "./red.tif", "type": COG, "eo:bands": [{"name": "B04", "common_name": "red"}]}}
-    reader = opened(folder, item(assets, **{"s2:processing_baseline": baseline}))
+    reader = opened(folder, item(assets, "S2B_x", **{"s2:processing_baseline": baseline}))
     assert np.allclose(physical(reader, "red"), FINE["red"] * 1e-4 + offset)
 
 
@@ -123,6 +123,57 @@ def test_bands_of_version_1_1_and_landsat_s_near_infrared(folder: Path) -> None:
     reader = opened(folder, item({"nir08": {"href": "./nir.tif", "type": COG, "bands": [said]}}))
     assert reader.scene.band_names == ("nir",)
     assert np.allclose(physical(reader, "nir"), FINE["nir"] * 2.75e-5 - 0.2)
+
+
+def names_and_scaling(reader: Reader) -> dict[str, tuple[float, float]]:
+    return {str(band.name): (band.scale, round(band.offset, 9)) for band in reader.scene.bands}
+
+
+def plain(href: str, **more: Any) -> dict[str, Any]:
+    return {"href": href, "type": COG, **more}
+
+
+@pytest.mark.parametrize(
+    ("name", "assets", "properties", "expected"),
+    [
+        (  # numbers of bands mean what they mean for the sensor
+            "HLS.L30.T32UPC.2023161T101000.v2.0", {"B05": plain("nir.tif"), "B06": plain("swir16.tif")}, {},
+            {"nir": (1.0, 0.0), "swir16": (1.0, 0.0)},
+        ),
+        (
+            "HLS.S30.T32UPC.2023161T101000.v2.0", {"B05": plain("nir.tif"), "B8A": plain("red.tif")}, {},
+            {"rededge071": (1.0, 0.0), "nir": (1.0, 0.0)},
+        ),
+        ("any", {"B05": plain("nir.tif"), "red": plain("red.tif")}, {}, {"red": (1.0, 0.0)}),
+        (  # STAC 1.1: stated once for all bands of an asset; the finest of several wins, whatever their order
+            "S2B_x", {
+                "B04_60m": plain("swir16.tif", bands=[{"name": "B04"}], gsd=60),
+                "B04_10m": plain(
+                    "red.tif", **{"raster:scale": 1e-4, "raster:offset": -0.1}, nodata=0, gsd=10, bands=[{"name": "B04"}]
+                ),
+            }, {}, {"red": (1e-4, -0.1)},
+        ),
+        (  # generic common names
+            "S2B_x", {
+                "B05": plain("nir.tif", **{"eo:bands": [{"name": "B05", "common_name": "rededge"}]}),
+                "B06": plain("red.tif", **{"eo:bands": [{"name": "B06", "common_name": "rededge"}]}),
+            }, {}, {"rededge071": (1.0, 0.0), "rededge075": (1.0, 0.0)},
+        ),
+        (  # offsets that were applied, with nothing else said
+            "S2B_x", {"B04": plain("red.tif")}, {"earthsearch:boa_offset_applied": True, "s2:processing_baseline": "05.09"},
+            {"red": (1e-4, 0.0)},
+        ),
+        ("S2B_x", {"B04": plain("red.tif")}, {"sentinel:boa_offset_applied": False}, {"red": (1e-4, 0.0)}),
+    ],
+)  # fmt: skip
+def test_catalogues_that_say_little(
+    folder: Path,
+    name: str,
+    assets: dict[str, Any],
+    properties: dict[str, Any],
+    expected: dict[str, tuple[float, float]],
+) -> None:
+    assert names_and_scaling(opened(folder, item(assets, name, **properties))) == expected
 
 
 def test_items_of_a_collection_are_joined(folder: Path) -> None:

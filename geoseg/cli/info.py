@@ -28,6 +28,7 @@ def command(scenes: tuple[str, ...], as_json: bool, **_: Any) -> None:
     scene = open_scene(
         scenes, bands=options.bands, crs=options.crs, pixel_size_m=options.pixel_size_m, scale=options.scale,
         offset=options.offset, nodata=options.nodata, clouds=options.clouds, prefer=options.prefer,
+        on_read_error=options.on_read_error,
     ).scene  # fmt: skip
     need = None
     try:

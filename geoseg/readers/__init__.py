@@ -70,7 +70,7 @@ def open_scene(
         clouds=clouds,
         prefer=prefer,
     )
-    if len(names) > 1 and any(_is_scene(name) for name in names):
+    if len(names) > 1 and any(_is_scene(name, palette=palette) for name in names):
         from geoseg.readers.mosaicking import MosaicReader
 
         readers = tuple(_opened((name,), options) for name in names)
@@ -98,11 +98,11 @@ def _opened(names: tuple[str, ...], options: ReadOptions) -> Reader:
     )
 
 
-def _is_scene(path: str) -> bool:
+def _is_scene(path: str, *, palette: bool) -> bool:
     """Whether `path` is a scene by itself and not one band of it."""
     from geoseg.readers.inspection import inspect_file
 
-    return _opener(path) is not None or len(inspect_file(path).bands) > 1
+    return _opener(path) is not None or len(inspect_file(path, palette=palette).bands) > 1
 
 
 def _opener(path: str) -> SceneOpener | None:
@@ -115,8 +115,11 @@ def _opener(path: str) -> SceneOpener | None:
         except PluginError as error:
             log.warning("%s; scenes that it would read are taken for rasters", error)
             continue
-        if opener.recognises(path):
-            return opener
+        try:
+            if opener.recognises(path):
+                return opener
+        except OSError as error:  # a folder that may not be read
+            log.debug("%s cannot look at %s: %s", name, path, error)
     return None
 
 

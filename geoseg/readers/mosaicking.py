@@ -33,8 +33,8 @@ class MosaicReader:
     """Scenes on one lattice as one scene. A pixel is that of the first scene, in the order of preference, where it is valid.
 
     Bands are those that all scenes name, in the order of the first; where scale and offset differ (processing baselines do),
-    values are brought to those of the first and rounded half up. Raises InputError where the scenes have no such bands, or are
-    not on one lattice.
+    values are brought to those of the lowest offset and rounded half up. Raises InputError where the scenes have no
+    such bands, or are not on one lattice.
     """
 
     readers: tuple[Reader, ...]
@@ -70,7 +70,14 @@ class MosaicReader:
         for at, name in enumerate(names):
             members = [scene.bands[own[at]] for scene, own in zip(scenes, numbers, strict=True)]
             dtype = np.result_type(*(band.dtype for band in members))
-            bands.append(replace(members[0], name=name, dtype=str(dtype), nodata=None))
+            if len({band.scaled for band in members}) > 1:
+                plain = next(one.name for one, band in zip(scenes, members, strict=True) if not band.scaled)
+                raise InputError(
+                    f"{plain} does not say what its values mean (scale and offset), and others of the {len(scenes)} scenes do; "
+                    f"say it with --scale and --offset, or leave it out"
+                )
+            lowest = min(members, key=lambda band: band.offset)  # whose stored values reach down farthest
+            bands.append(replace(lowest, name=name, dtype=str(dtype), nodata=None))
         times = [scene.time for scene in scenes]
         mosaic = replace(
             first,

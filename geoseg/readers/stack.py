@@ -96,6 +96,13 @@ class StackReader:
                     f"pixels from {other.transform.c, other.transform.f}, not {first.shape[1]} x {first.shape[0]} from "
                     f"{first.transform.c, first.transform.f}; fetch the product again if it was cut or copied in parts"
                 )
+        for rule in self.cloud:
+            held = self.sources[rule.source].scene
+            if rule.band >= len(held.bands) or np.dtype(held.bands[rule.band].dtype).kind not in "ui":
+                raise InputError(
+                    f"the cloud mask {held.name} of {self.name} has {len(held.bands)} bands of "
+                    f"{held.bands[0].dtype}; a band {rule.band + 1} of integers is expected: fetch the product again"
+                )
         bands = [
             replace(
                 self.sources[layer.source].scene.bands[layer.band],
@@ -126,8 +133,9 @@ class StackReader:
             for rule in self.cloud:
                 block = self.sources[rule.source].read(window, [rule.band])
                 cloudy |= rule.flags(block.pixels[0])
-                if len(self.layers) in wanted:
-                    _note(block, window, valid, unread)
+                # Where the mask itself cannot be read, nobody knows whether there are clouds.
+                seen = block if len(self.layers) in wanted else replace(block, valid=np.ones_like(block.valid))
+                _note(seen, window, valid, unread)
             for place, i in enumerate(wanted):
                 if i == len(self.layers):
                     pixels[place] = cloudy
@@ -150,6 +158,5 @@ def _note(block: Block, window: Window, valid: NDArray[np.bool_], unread: NDArra
     """Adds a source's validity and gaps to those of the stack."""
     np.logical_and(valid, block.valid, out=valid)
     for part in block.unread:
-        unread[
-            part.row - window.row : part.row_stop - window.row, part.col - window.col : part.col_stop - window.col
-        ] = True
+        there = part.within(window).slices
+        unread[there], valid[there] = True, False

@@ -129,7 +129,7 @@ def _facts(product: Package) -> dict[str, str]:
                 if suffix == "_MTL.xml":
                     return dict(_elements(ElementTree.fromstring(data)))
                 return dict(_lines(data.decode("utf-8", "replace")))
-            except (ValueError, ElementTree.ParseError) as error:
+            except (ValueError, AttributeError, ElementTree.ParseError) as error:
                 raise InputError(
                     f"{name} of {product.root!r} cannot be understood: {error}; fetch the product again"
                 ) from error

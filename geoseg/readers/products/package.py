@@ -45,7 +45,7 @@ class Package:
         if self.archive is None:
             return str(Path(self.root) / name)
         kind = "vsizip" if self.root.lower().endswith(".zip") else "vsitar"
-        return f"/{kind}/{{{self.root}}}/{name}"
+        return f"/{kind}/{{{self.root}}}/{name.removeprefix('./')}"
 
     def read(self, name: str) -> bytes:
         """A metadata file. Raises InputError."""
@@ -83,10 +83,6 @@ class Package:
                 f"{name} of {self.root!r} is no well-formed XML ({error}); fetch the product again"
             ) from error
 
-    def below(self, folder: str) -> Package:
-        """The part of the package in a folder, which stays in its archive."""
-        return Package(root=self.root, names=tuple(name for name in self.names if name.startswith(folder)))
-
 
 def package(path: str) -> Package | None:
     """The folder or archive at `path`; None where there is neither. Raises InputError for an archive that is broken."""
@@ -112,7 +108,9 @@ def package(path: str) -> Package | None:
 def _files(folder: Path) -> Iterator[str]:
     for count, path in enumerate(folder.rglob("*")):
         if count >= MOST_FILES:
-            return
+            raise InputError(
+                f"{str(folder)!r} holds more than {MOST_FILES:,} files and is no single product; give the product's own folder"
+            )
         if path.is_file():
             yield PurePosixPath(path.relative_to(folder)).as_posix()
 

@@ -6,19 +6,20 @@ Source: Planet Imagery Product Specifications.
 
 from __future__ import annotations
 
+import glob
 import re
 from pathlib import Path, PurePosixPath
 
 from geoseg.errors import InputError
 from geoseg.protocols import Reader
 from geoseg.readers.places import local_path
-from geoseg.readers.products.package import Package, package, texts
+from geoseg.readers.products.package import Package, texts
 from geoseg.readers.raster import RasterReader
 from geoseg.readers.stack import CloudRule, Layer, StackReader
 from geoseg.reading import ReadOptions, utc
 from geoseg.sensors import DOVE
 
-IMAGE = re.compile(r"_AnalyticMS(_DN)?(_SR)?(_8b)?(_SR)?(_harmonized)?(_clip)?\.tiff?$", re.IGNORECASE)
+IMAGE = re.compile(r"_AnalyticMS(?!\w*_udm)((?:_[a-z0-9]+)*)\.tiff?$", re.IGNORECASE)
 MASK = re.compile(r"_udm2(_clip)?\.tiff?$", re.IGNORECASE)
 TAKEN = re.compile(r"(\d{8})_(\d{6})")
 
@@ -36,18 +37,29 @@ def recognises(path: str) -> bool:
     return local is not None and local.is_dir() and any(IMAGE.search(one.name) for one in local.iterdir())
 
 
-def opened(path: str, options: ReadOptions) -> StackReader:
-    """The image at `path` with its bands named, as reflectance, and `cloud` from UDM2. Raises InputError."""
+def opened(path: str, options: ReadOptions) -> Reader:
+    """The image at `path` with its bands named, as reflectance, and `cloud` from UDM2. Raises InputError.
+
+    An image whose bands the user names is a raster like others.
+    """
+    if options.bands is not None and Path(path).is_file():
+        return RasterReader(
+            paths=(path,), band_names=options.bands, crs=options.crs, scale=options.scale, offset=options.offset,
+            nodata=options.nodata, on_read_error=options.on_read_error,
+        )  # fmt: skip
     options.refuse("a PlanetScope image", ("bands", "crs", "pixel_size_m"))
     local = Path(path)
-    folder = local if local.is_dir() else local.parent
-    product = package(str(folder))
-    if product is None:
-        raise InputError(f"there is no PlanetScope image {path!r}; check the name")
-    images = [name for name in product.names if IMAGE.search(name)] if local.is_dir() else [local.name]
+    images = (
+        sorted(file.name for file in local.iterdir() if IMAGE.search(file.name)) if local.is_dir() else [local.name]
+    )
     if len(images) != 1:
         raise InputError(f"{path!r} holds {len(images)} PlanetScope images; give one of them")
-    image = images[0]
+    image, folder = images[0], local if local.is_dir() else local.parent
+    match = IMAGE.search(image)
+    assert match is not None
+    stem = image[: match.start()]
+    beside = sorted(file.name for file in folder.glob(f"{glob.escape(stem)}*"))
+    product = Package(root=str(folder.absolute()), names=tuple(beside))
     raster = RasterReader(
         paths=(product.raster(image),), nodata=0 if options.nodata is None else options.nodata,
         on_read_error=options.on_read_error,
@@ -55,10 +67,8 @@ def opened(path: str, options: ReadOptions) -> StackReader:
     count = len(raster.scene.bands)
     if count not in DOVE:
         raise InputError(f"{image} has {count} bands; PlanetScope images have 4 or 8: check the file")
-    match = IMAGE.search(image)
-    assert match is not None
-    stem = image[: match.start()]
-    scales = [SCALE] * count if match[2] or match[4] else _coefficients(product, stem, image, count)
+    reflectance = "_sr" in match[1].lower() or options.scale is not None
+    scales = [SCALE] * count if reflectance else _coefficients(product, stem, image, count)
     layers = [
         Layer(name=name, source=0, band=band, scale=scale, offset=offset, scaled=True)
         for band, (name, (scale, offset)) in enumerate(

@@ -12,13 +12,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from geoseg.errors import InputError
 from geoseg.protocols import Reader
 from geoseg.readers.handles import gdal_errors, open_fresh
+from geoseg.readers.places import local_path
 from geoseg.readers.products.outlines import OutlineReader
 from geoseg.readers.products.package import Package, package, texts
 from geoseg.readers.raster import RasterReader
@@ -30,8 +31,8 @@ from geoseg.sensors import MSI
 log = logging.getLogger(__name__)
 
 METADATA = re.compile(r"(?:.*/)?MTD_MSIL(1C|2A)\.xml")
-IMAGE = re.compile(r"_(B\d[\dA])(?:_(10|20|60)m)?\.(?:jp2|tiff?)", re.IGNORECASE)
-CLASSES = re.compile(r"_SCL(?:_(\d\d)m)?\.(?:jp2|tiff?)", re.IGNORECASE)
+IMAGE = re.compile(r"_(B\d[\dA])(?:_(10|20|60)m)?\.(?:jp2|tiff?)$", re.IGNORECASE)
+CLASSES = re.compile(r"_SCL(?:_(\d\d)m)?\.(?:jp2|tiff?)$", re.IGNORECASE)
 SENSED = re.compile(r"_(\d{8}T\d{6})")
 
 NATIVE_M = {"B02": 10, "B03": 10, "B04": 10, "B08": 10, "B01": 60, "B09": 60, "B10": 60}
@@ -47,6 +48,9 @@ QUANTIFICATION = 10_000.0
 OFFSET_SINCE = (4, 0)
 """The processing baseline that brought the offset."""
 
+OWN_BASELINE = (99, 0)
+"""From here on a user's own processor says its version, which tells nothing about the offset."""
+
 OFFSET = -1000.0
 CHECKED_SIDE = 256
 """Pixels along a side of the small image that the offset is checked on."""
@@ -60,10 +64,16 @@ def recognises(path: str) -> bool:
     name = PurePosixPath(path.replace("\\", "/")).name
     if METADATA.fullmatch(name) or name.upper().endswith((".SAFE", ".SAFE.ZIP")):
         return True
-    if re.match(r"S2[A-D]_MSIL(1C|2A)_", name) and name.lower().endswith(".zip"):
-        return True
-    found = package(path) if "." not in name else None
+    local = local_path(path)
+    if local is not None and local.is_dir():
+        return bool(_roots(local))
+    found = package(path) if local is not None and name.lower().endswith(".zip") else None
     return found is not None and any(METADATA.fullmatch(one) for one in found.names)
+
+
+def _roots(folder: Path) -> list[Path]:
+    """The products that a folder is, or holds."""
+    return sorted(file.parent for pattern in ("MTD_MSIL*.xml", "*/MTD_MSIL*.xml") for file in folder.glob(pattern))
 
 
 def opened(path: str, options: ReadOptions) -> StackReader:
@@ -73,14 +83,18 @@ def opened(path: str, options: ReadOptions) -> StackReader:
     """
     options.refuse("a Sentinel-2 product")
     name = PurePosixPath(path.replace("\\", "/")).name
-    product = package(path[: -len(name)] or "." if METADATA.fullmatch(name) else path)
+    root = path[: -len(name)] or "." if METADATA.fullmatch(name) else path
+    roots = _roots(Path(root)) if Path(root).is_dir() else []
+    if len(roots) > 1:
+        raise InputError(f"{path!r} holds {len(roots)} Sentinel-2 products; give one of them, or take them one by one")
+    product = package(str(roots[0]) if roots else root)
     if product is None:
         raise InputError(f"there is no Sentinel-2 product {path!r}; check the name")
-    found = _facts(product)
+    found = _facts(product, given=options.offset is not None)
     images = _images(product)
     side = min(size for _, size in images.values())
     offsets = found.offsets
-    if any(offsets.values()) and _already_applied(product, images, offsets):
+    if options.offset is None and any(offsets.values()) and _already_applied(product, images, offsets, options):
         log.warning(
             "%s: its metadata state an offset of %g, but without it already most pixels would be below zero in blue, green "
             "and red; the offset has been applied before, and is not applied again",
@@ -116,7 +130,7 @@ class _Facts:
     time: datetime | None
 
 
-def _facts(product: Package) -> _Facts:
+def _facts(product: Package, *, given: bool) -> _Facts:
     metadata = [name for name in product.names if METADATA.fullmatch(name)]
     if len(metadata) > 1:
         raise InputError(
@@ -141,9 +155,14 @@ def _facts(product: Package) -> _Facts:
         raise InputError(
             f"{metadata[0]} of {product.root!r} states a quantification of {quantification}; fetch it again"
         )
-    if not stated and baseline >= OFFSET_SINCE:
+    if not stated and OFFSET_SINCE <= baseline < OWN_BASELINE:
         stated = dict.fromkeys(BAND_IDS, OFFSET)
-    if baseline < OFFSET_SINCE and any(stated.values()):
+    if not stated and baseline >= OWN_BASELINE and not given:
+        log.warning(
+            "%s is of a processor of its own (baseline %s) and states no offset: none is applied; if reflectances are .1 too "
+            "high, say --offset -0.1", product.title, ".".join(map(str, baseline)),
+        )  # fmt: skip
+    if baseline < OFFSET_SINCE and any(stated.values()) and not given:
         raise InputError(
             f"{product.title} states offsets, which processing baseline {'.'.join(map(str, baseline))} does not have; give "
             f"the right ones with --offset, in reflectance"
@@ -209,18 +228,25 @@ def _clouds(product: Package, options: ReadOptions, *, side: int, sources: list[
     return ()
 
 
-def _already_applied(product: Package, images: Mapping[str, tuple[str, int]], offsets: Mapping[str, float]) -> bool:
+def _already_applied(
+    product: Package, images: Mapping[str, tuple[str, int]], offsets: Mapping[str, float], options: ReadOptions
+) -> bool:
     """Whether the pixels contradict the offset: most of a small image of the product would be below zero in all visible bands."""
     below, seen = None, None
     for band in ("B02", "B03", "B04"):
         if band not in images:
             continue
         path = product.raster(images[band][0])
-        with gdal_errors(path, "check the offset of"):
-            raster, _ = open_fresh(path)
-            with raster:
-                rows, cols = (min(CHECKED_SIDE, size) for size in raster.shape)
-                small = raster.read(1, out_shape=(rows, cols))
+        try:
+            with gdal_errors(path, "check the offset of"):
+                raster, _ = open_fresh(path)
+                with raster:
+                    rows, cols = (min(CHECKED_SIDE, size) for size in raster.shape)
+                    small = raster.read(1, out_shape=(rows, cols))
+        except InputError:
+            if options.on_read_error == "mask":
+                continue
+            raise
         negative = small < -offsets.get(band, 0.0)
         below = negative if below is None or below.shape != negative.shape else below & negative
         seen = small != 0 if seen is None or seen.shape != small.shape else seen & (small != 0)

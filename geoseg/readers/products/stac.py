@@ -7,8 +7,9 @@ meaning is known (SCL, QA_PIXEL, Fmask, UDM2).
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,7 +24,7 @@ from geoseg.readers.resample import ResampledReader
 from geoseg.readers.stack import CloudRule, Layer, StackReader
 from geoseg.reading import ReadOptions, utc
 from geoseg.scene import band_name
-from geoseg.sensors import MSI
+from geoseg.sensors import MSI, OLI, TM
 
 LARGEST = 64 * 2**20
 """Bytes of a STAC file that is read."""
@@ -33,6 +34,28 @@ PASSED_OVER = frozenset({"thumbnail", "overview", "visual", "metadata", "tilejso
 """Roles of assets that are no measurements."""
 
 NAMES = frozenset(MSI.values()) | {"green05", "yellow", "nir", "lwir", "lwir11", "lwir12", "pan"}
+GENERIC = frozenset({"rededge", "swir"})
+"""Common names that several bands of one sensor may have: their own names say more."""
+
+OF_AN_ASSET = (
+    "nodata",
+    "scale",
+    "offset",
+    "raster:scale",
+    "raster:offset",
+    "gsd",
+    "raster:spatial_resolution",
+    "proj:transform",
+)
+"""What an asset may state for all of its bands (STAC 1.1)."""
+
+SENSORS = (
+    (r"hls\.s30|sentinel-?2|\bs2[a-d]\b|s2[a-d]_", MSI),
+    (r"hls\.l30|lc0[89]_|landsat-?[89]\b|\boli\b", OLI),
+    (r"l[te]0[457]_|landsat-?[457]\b|\betm\b|'tm'", TM),
+)
+"""Band numbers, by what the item says of its sensor."""
+
 FMASK = 0b1110
 """Of HLS: cloud, beside a cloud, shadow."""
 
@@ -47,7 +70,7 @@ class _Found:
     scale: float | None
     offset: float | None
     nodata: float | None
-    rank: int
+    rank: tuple[float, ...]
     """The smaller the better, where several assets hold one band."""
 
 
@@ -92,9 +115,10 @@ def _item(values: Mapping[str, Any], path: str, options: ReadOptions) -> StackRe
         assets = {key: (asset, str(asset.get_absolute_href() or asset.href)) for key, asset in item.assets.items()}
     except Exception as error:  # pystac raises what it meets
         raise InputError(f"{path!r} holds an item that is not valid ({error}); fetch it again") from error
+    sensor = _sensor(item.id, item.properties, [href for _, href in assets.values()])
     best: dict[str, _Found] = {}
     for key, (asset, href) in assets.items():
-        for found in _bands(key, asset.to_dict(), href, item.properties):
+        for found in _bands(key, asset.to_dict(), href, item.properties, sensor):
             if found.name not in best or found.rank < best[found.name].rank:
                 best[found.name] = found
     if "nir" not in best and "nir08" in best:  # Landsat's only near infrared
@@ -146,7 +170,9 @@ def _item(values: Mapping[str, Any], path: str, options: ReadOptions) -> StackRe
     )
 
 
-def _bands(key: str, asset: Mapping[str, Any], href: str, properties: Mapping[str, Any]) -> Iterator[_Found]:
+def _bands(
+    key: str, asset: Mapping[str, Any], href: str, properties: Mapping[str, Any], sensor: Mapping[str, str]
+) -> Iterator[_Found]:
     """The bands of an asset whose common names are known."""
     media = str(asset.get("type", ""))
     roles = {str(role) for role in asset.get("roles") or ()}
@@ -156,30 +182,57 @@ def _bands(key: str, asset: Mapping[str, Any], href: str, properties: Mapping[st
         return
     described = asset.get("bands") or asset.get("eo:bands") or [{}]
     measured = asset.get("raster:bands") or []
-    rank = 2 - ("cloud-optimized" in media) - media.startswith("image/tiff")
+    format_rank = 2 - ("cloud-optimized" in media) - media.startswith("image/tiff")
     several = len(described) > 1
+    of_all = {word: asset[word] for word in OF_AN_ASSET if word in asset}
     for number, band in enumerate(described):
-        values = {**(measured[number] if number < len(measured) else {}), **band}
-        said = [values.get("eo:common_name"), values.get("common_name"), values.get("name"), None if several else key]
-        name = next((known for one in said if one and (known := _known(str(one))) is not None), None)
+        values = {**of_all, **(measured[number] if number < len(measured) else {}), **band}
+        common = values.get("eo:common_name") or values.get("common_name")
+        said = [common, values.get("name"), None if several else key]
+        if common in GENERIC:
+            said = [*said[1:], common]
+        name = next((known for one in said if one and (known := _known(str(one), sensor)) is not None), None)
         if name is None:
             continue
         scale, offset, nodata = (_number(values, word, href) for word in ("scale", "offset", "nodata"))
-        scale, offset = _sentinel2(properties, scale, offset)
+        scale, offset = _stated(properties, href, scale, offset, sentinel2_=sensor is MSI)
         # One file with all bands is the second choice where the bands have files of their own.
-        yield _Found(
-            name=name, href=href, band=number, scale=scale, offset=offset, nodata=nodata, rank=rank + 3 * several
-        )
+        rank = (float(several), _size(key, values), float(format_rank))
+        yield _Found(name=name, href=href, band=number, scale=scale, offset=offset, nodata=nodata, rank=rank)
 
 
-def _known(name: str) -> str | None:
+def _size(key: str, values: Mapping[str, Any]) -> float:
+    """The side of a pixel as the item says it, in whatever unit; infinite where it does not."""
+    transform = values.get("proj:transform") or [None]
+    named = re.search(r"_(\d+)m$", key.lower())
+    stated = [
+        values.get("gsd"),
+        values.get("raster:spatial_resolution"),
+        values.get("spatial_resolution"),
+        transform[0],
+    ]
+    sizes = [abs(size) for size in stated if isinstance(size, int | float) and size]
+    return sizes[0] if sizes else float(named[1]) if named else math.inf
+
+
+def _sensor(name: str, properties: Mapping[str, Any], hrefs: Sequence[str]) -> Mapping[str, str]:
+    """The table of band numbers that fits an item; empty where nothing tells the sensor."""
+    told = [name, *(str(properties.get(word, "")) for word in ("platform", "constellation", "instruments")), *hrefs]
+    text = " ".join(told).lower()
+    for pattern, table in SENSORS:
+        if re.search(pattern, text):
+            return table
+    return {}
+
+
+def _known(name: str, sensor: Mapping[str, str]) -> str | None:
     """The common name behind a band's or an asset's; `nir08` stays apart from `nir`."""
     plain = name.strip().lower()
     if plain in NAMES:
         return plain
-    sensor = re.fullmatch(r"b(0\d|8a|1[12])", plain)
-    if sensor:
-        return MSI[sensor[1].lstrip("0")]
+    number = re.fullmatch(r"(?:sr_)?b(0?\d|8a|1[0-2])(?:_\d+m)?", plain)
+    if number:
+        return sensor.get(number[1].lstrip("0"))
     found = band_name(plain)
     return found if found in NAMES else None
 
@@ -194,15 +247,22 @@ def _number(values: Mapping[str, Any], key: str, href: str) -> float | None:
         raise InputError(f"the item states {key} {stated!r} for {href!r}, which is no number; correct it") from error
 
 
-def _sentinel2(
-    properties: Mapping[str, Any], scale: float | None, offset: float | None
+def _stated(
+    properties: Mapping[str, Any], href: str, scale: float | None, offset: float | None, *, sentinel2_: bool
 ) -> tuple[float | None, float | None]:
-    """Scale and offset where catalogues of Sentinel-2 state them beside `raster:bands`, or contradict it."""
-    if properties.get("earthsearch:boa_offset_applied") is True and offset is not None and offset < 0:
-        return scale, 0.0
-    baseline = re.fullmatch(r"(\d+)\.(\d+)", str(properties.get("s2:processing_baseline", "")))
-    if scale is None and baseline:
-        newer = (int(baseline[1]), int(baseline[2])) >= sentinel2.OFFSET_SINCE
+    """Scale and offset where catalogues state them beside `raster:bands`, contradict it, or leave them to be known."""
+    if scale is None and re.search(r"_SR_B\d", href):  # Landsat
+        return landsat.SCALE, landsat.OFFSET if offset is None else offset
+    if not sentinel2_:
+        return scale, offset
+    applied = properties.get("earthsearch:boa_offset_applied", properties.get("sentinel:boa_offset_applied"))
+    said = properties.get("s2:processing_baseline", properties.get("sentinel:processing_baseline", ""))
+    baseline = re.fullmatch(r"(\d+)\.(\d+)", str(said))
+    if applied is True:
+        return scale or 1 / sentinel2.QUANTIFICATION, 0.0
+    if scale is None and (baseline or applied is not None):
+        number = (int(baseline[1]), int(baseline[2])) if baseline else (0, 0)
+        newer = sentinel2.OFFSET_SINCE <= number < sentinel2.OWN_BASELINE
         return 1 / sentinel2.QUANTIFICATION, sentinel2.OFFSET / sentinel2.QUANTIFICATION if newer else 0.0
     return scale, offset
 
@@ -227,4 +287,11 @@ def _side(reader: RasterReader) -> float:
 
 
 def _on(reader: RasterReader, side: float, method: Any = "average") -> Reader:
-    return reader if _side(reader) == side else ResampledReader(source=reader, pixel_size_m=side, method=method)
+    if _side(reader) == side:
+        return reader
+    if reader.scene.crs is None or not reader.scene.crs.is_projected:
+        raise InputError(
+            f"{reader.scene.name} has pixels of {_side(reader):g} and others of the item {side:g}, in degrees; assets of several "
+            f"pixel sizes are read in projected CRSs only: bring them to one grid with `gdalwarp -tr`"
+        )
+    return ResampledReader(source=reader, pixel_size_m=side, method=method)
