@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pystac
 import pytest
 import shapely
 
 from geoseg.batching import Batch, load_batch
+from geoseg.batching.settings import stamps_of
 from geoseg.errors import InputError
+from geoseg.testing.products import make_safe
 
 
 def batch(folder: Path, scenes: Any, **entries: Any) -> Batch:
@@ -141,7 +144,7 @@ def image(href: str, *bands: str, **more: Any) -> pystac.Asset:
     return pystac.Asset(href, media_type=pystac.MediaType.COG, roles=more.get("roles", ["data"]), extra_fields=told)
 
 
-def test_stac_items_give_the_files_of_the_models_bands(tmp_path: Path) -> None:
+def test_stac_items_are_scenes_by_themselves(tmp_path: Path) -> None:
     split = item("split", {
         "B08": image("split/n.tif"), "green-band": image("split/g.tif", "green"), "B04": image("split/r.tif"),
         "B02": image("split/b.tif"), "B11": image("split/swir.tif"), "visual": image("split/tci.tif", roles=["visual"]),
@@ -149,10 +152,9 @@ def test_stac_items_give_the_files_of_the_models_bands(tmp_path: Path) -> None:
     whole = item("whole", {"image": image("whole/x.tif", "blue", "green", "red", "nir"), "B04": image("whole/r.tif")})
     pystac.ItemCollection([split, whole]).save_object(str(tmp_path / "items.json"))
     first, second = batch(tmp_path, "items.json", options={"model": "fields-s2"}).scenes
-    assert [Path(name).name for name in first.files] == ["r.tif", "g.tif", "b.tif", "n.tif"]
-    assert first.files[0] == str(tmp_path / "split/r.tif")
-    assert first.options.bands == ("red", "green", "blue", "nir")
-    assert (second.files, second.options.bands) == ((str(tmp_path / "whole/x.tif"),), ("blue", "green", "red", "nir"))
+    assert first.files == (f"{tmp_path / 'items.json'}#split",)
+    assert second.files == (f"{tmp_path / 'items.json'}#whole",)
+    assert first.options.bands is None
     assert first.time == "2026-05-01T00:00:00+00:00"
     (named,) = batch(tmp_path, ["items.json"], assets=["B04"]).scenes[:1]
     assert named.files == (str(tmp_path / "split/r.tif"),)
@@ -168,9 +170,18 @@ def test_a_stac_collection_on_disk(tmp_path: Path) -> None:
     collection.add_items([item(name, {"data": image(f"../../../tiles/{name}.tif", "red", "nir")}) for name in "ab"])
     collection.normalize_and_save(str(tmp_path / "stac/c"), pystac.CatalogType.SELF_CONTAINED)
     one, two = batch(tmp_path, "stac/c/collection.json", options={"model": "otsu:index=ndvi"}).scenes
-    assert [Path(scene.files[0]).resolve() for scene in (one, two)] == [
-        (tmp_path / f"tiles/{name}.tif").resolve() for name in "ab"
-    ]
+    assert [scene.files for scene in (one, two)] == [(str(tmp_path / f"stac/c/{name}/{name}.json"),) for name in "ab"]
     (tmp_path / "no.json").write_text('{"type": "Topology"}')
     with pytest.raises(InputError, match="is no STAC"):
         batch(tmp_path, "no.json")
+
+
+def test_a_product_is_changed_when_any_of_its_files_is(tmp_path: Path) -> None:
+    root = make_safe(tmp_path, {"B04": np.full((24, 24), 0.3)})
+    for named in (root.name, f"{root.name}/MTD_MSIL2A.xml"):
+        (one,) = batch(tmp_path, [named]).scenes
+        before = stamps_of(one)
+        assert before == stamps_of(one)
+        image = next(root.rglob("*.jp2"))
+        image.write_bytes(image.read_bytes() + b"\0")
+        assert stamps_of(one) != before

@@ -187,6 +187,11 @@ def test_items_of_a_collection_are_joined(folder: Path) -> None:
     assert reader.scene.shape == (60, 90)
     assert np.allclose(physical(reader, "red")[:, :60], FINE["red"] * 1e-4 - 0.1)
     assert np.allclose(physical(reader, "red")[:, 60:], FINE["red"][:, 30:] * 1e-4 - 0.1)
+    east = open_scene([f"{folder / 'item.json'}#east"])
+    assert east.scene.name == "east"
+    assert np.allclose(physical(east, "red"), FINE["red"] * 1e-4 - 0.1)
+    with pytest.raises(InputError, match="holds 0 items 'south'"):
+        open_scene([f"{folder / 'item.json'}#south"])
 
 
 @pytest.mark.parametrize(

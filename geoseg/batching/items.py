@@ -46,34 +46,33 @@ def rows_of_stac(path: Path, *, wanted: Sequence[str], assets: Sequence[str] | N
 
 
 def _row(item: pystac.Item, path: Path, *, wanted: Sequence[str], assets: Sequence[str] | None) -> Row:
+    """The item itself, which the reader of STAC items opens; its plain files where they are asked for, or say too little."""
+    from geoseg.readers.products.stac import found_bands
+
     place = f"{path.name}, item {item.id}"
+    time = None if item.datetime is None else item.datetime.isoformat()
+    if assets is None and found_bands(item):
+        own = item.get_self_href()
+        source = str(path) if own is None else own
+        mark = f"#{item.id}" if own is None else ""
+        return Row(files=(f"{source}{mark}",), folder=path.parent, place=place, id=item.id, values={}, time=time)
     keys = _chosen(item, place, wanted=wanted, assets=assets)
     bands = [name for key in keys for name in _bands(key, item.assets[key])]
     known = {"bands": ",".join(bands)} if all(bands) and len(bands) >= len(keys) else {}
-    return Row(
-        files=tuple(_place(item.assets[key], path.parent) for key in keys),
-        folder=path.parent, place=place, id=item.id, values=known,
-        time=None if item.datetime is None else item.datetime.isoformat(),
-    )  # fmt: skip
+    files = tuple(_place(item.assets[key], path.parent) for key in keys)
+    return Row(files=files, folder=path.parent, place=place, id=item.id, values=known, time=time)
 
 
 def _chosen(item: pystac.Item, place: str, *, wanted: Sequence[str], assets: Sequence[str] | None) -> list[str]:
-    """Keys of the assets to read: as asked; else one that holds all wanted bands; else one for each; else the only one."""
+    """Keys of the assets to read: as asked, else the only image."""
     if assets is not None:
         missing = [key for key in assets if key not in item.assets]
         if missing:
             raise InputError(f"{place} has no asset {missing[0]!r}; it has {', '.join(item.assets) or 'none'}")
         return list(assets)
-    images = {key: _bands(key, asset) for key, asset in item.assets.items() if _is_raster(asset)}
-    for key, bands in images.items():
-        if len(bands) > 1 and set(wanted) <= set(bands):
-            return [key]
-    single = {bands[0]: key for key, bands in reversed(images.items()) if len(bands) == 1}
-    found = [single[name] for name in wanted if name in single]
-    if found:
-        return found
+    images = [key for key, asset in item.assets.items() if _is_raster(asset)]
     if len(images) == 1:
-        return list(images)
+        return images
     raise InputError(
         f"{place}: none of its assets ({', '.join(item.assets) or 'none'}) is known to hold {', '.join(wanted)}; "
         f"say which to read with `assets:`"

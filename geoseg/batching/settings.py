@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,16 +39,39 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return Identity(values=now).differences(there)
 
 
+PRODUCT_METADATA = re.compile(r"^MTD_MSIL|_MTL\.(json|txt|xml)$")
+"""Files that stand for the folder they lie in."""
+
+
 def stamps_of(scene: BatchScene) -> list[list[Any]]:
     """Name, size and time of change of each file that is here; names alone of others."""
     found: list[list[Any]] = []
     for name in scene.files:
         try:
-            state = Path(name).stat()
-            found.append([Path(name).name, state.st_size, state.st_mtime_ns])
+            found += [_stamp(path) for path in _behind(name)]
         except (OSError, ValueError):
             found.append([name])
     return found
+
+
+def _stamp(path: Path) -> list[Any]:
+    state = path.stat()
+    return [path.name, state.st_size, state.st_mtime_ns]
+
+
+def _behind(name: str) -> list[Path]:
+    """The local files of a scene: itself, all of a product's folder, and the assets of a STAC item."""
+    file = name.rpartition("#")[0] if "#" in name and not Path(name).exists() else name
+    path = Path(file)
+    if path.is_dir() or PRODUCT_METADATA.search(path.name):
+        folder = path if path.is_dir() else path.parent
+        return sorted(one for one in folder.rglob("*") if one.is_file())
+    if path.suffix.lower() not in (".json", ".geojson"):
+        return [path]
+    values = json.loads(path.read_bytes())
+    items = values.get("features", [values])
+    links = [str(asset.get("href", "")) for item in items for asset in item.get("assets", {}).values()]
+    return [path, *(one for link in links if "://" not in link and (one := path.parent / link).is_file())]
 
 
 def check_shared(options: RunOptions) -> None:

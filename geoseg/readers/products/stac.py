@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import InputError
 from geoseg.protocols import Reader
@@ -25,6 +25,9 @@ from geoseg.readers.stack import CloudRule, Layer, StackReader
 from geoseg.reading import ReadOptions, utc
 from geoseg.scene import band_name
 from geoseg.sensors import MSI, OLI, TM
+
+if TYPE_CHECKING:
+    import pystac
 
 LARGEST = 64 * 2**20
 """Bytes of a STAC file that is read."""
@@ -76,6 +79,7 @@ class _Found:
 
 def recognises(path: str) -> bool:
     """True for a JSON file that says in its beginning which version of STAC it is."""
+    path, _ = _parts(path)
     local = local_path(path)
     if local is None or not path.lower().endswith((".json", ".geojson")) or not local.is_file():
         return False
@@ -85,7 +89,11 @@ def recognises(path: str) -> bool:
 
 
 def opened(path: str, options: ReadOptions) -> Reader:
-    """The item in the file; items of a collection are joined like several scenes. Raises InputError."""
+    """The item in the file; items of a collection are joined like several scenes, `FILE#ID` is one of them.
+
+    Raises InputError.
+    """
+    path, wanted = _parts(path)
     options.refuse("a STAC item", ("bands", "crs", "pixel_size_m"))
     local = Path(path)
     if local.stat().st_size > LARGEST:
@@ -103,8 +111,34 @@ def opened(path: str, options: ReadOptions) -> Reader:
     items = values.get("features", []) if kind == "FeatureCollection" else [values]
     if not items:
         raise InputError(f"{path!r} is a collection without items; widen the search that made it")
+    if wanted is not None:
+        items = [item for item in items if item.get("id") == wanted]
+        if len(items) != 1:
+            raise InputError(f"{path!r} holds {len(items)} items {wanted!r}; check the id")
     readers = tuple(_item(item, path, options) for item in items)
     return readers[0] if len(readers) == 1 else MosaicReader(readers=readers, prefer=options.prefer)
+
+
+def _parts(path: str) -> tuple[str, str | None]:
+    """File and id of `FILE#ID`; the id is None where only a file is named."""
+    file, mark, name = path.rpartition("#")
+    if mark and name and local_path(path) is None and local_path(file) is not None:
+        return file, name
+    return path, None
+
+
+def found_bands(item: pystac.Item) -> dict[str, _Found]:
+    """By common name the best asset of each band that is known."""
+    assets = {key: (asset, str(asset.get_absolute_href() or asset.href)) for key, asset in item.assets.items()}
+    sensor = _sensor(item.id, item.properties, [href for _, href in assets.values()])
+    best: dict[str, _Found] = {}
+    for key, (asset, href) in assets.items():
+        for found in _bands(key, asset.to_dict(), href, item.properties, sensor):
+            if found.name not in best or found.rank < best[found.name].rank:
+                best[found.name] = found
+    if "nir" not in best and "nir08" in best:  # Landsat's only near infrared
+        best["nir"] = replace(best.pop("nir08"), name="nir")
+    return best
 
 
 def _item(values: Mapping[str, Any], path: str, options: ReadOptions) -> StackReader:
@@ -115,14 +149,7 @@ def _item(values: Mapping[str, Any], path: str, options: ReadOptions) -> StackRe
         assets = {key: (asset, str(asset.get_absolute_href() or asset.href)) for key, asset in item.assets.items()}
     except Exception as error:  # pystac raises what it meets
         raise InputError(f"{path!r} holds an item that is not valid ({error}); fetch it again") from error
-    sensor = _sensor(item.id, item.properties, [href for _, href in assets.values()])
-    best: dict[str, _Found] = {}
-    for key, (asset, href) in assets.items():
-        for found in _bands(key, asset.to_dict(), href, item.properties, sensor):
-            if found.name not in best or found.rank < best[found.name].rank:
-                best[found.name] = found
-    if "nir" not in best and "nir08" in best:  # Landsat's only near infrared
-        best["nir"] = replace(best.pop("nir08"), name="nir")
+    best = found_bands(item)
     if not best:
         raise InputError(
             f"item {item.id} of {path!r} has no asset with a band of a known common name; its assets are "
@@ -231,7 +258,7 @@ def _known(name: str, sensor: Mapping[str, str]) -> str | None:
     if plain in NAMES:
         return plain
     number = re.fullmatch(r"(?:sr_)?b(0?\d|8a|1[0-2])(?:_\d+m)?", plain)
-    if number:
+    if number and sensor:
         return sensor.get(number[1].lstrip("0"))
     found = band_name(plain)
     return found if found in NAMES else None
