@@ -207,6 +207,7 @@ import signal, threading
 from test_engines_segmenters import UNET, scaling_of
 from geoseg.engines.openvino_engine import OpenVinoEngine
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born deaf to it
 held = [OpenVinoEngine().build(UNET, scaling_of(4), precision="fp32", threads=1)]
 releasing = threading.Thread(target=held.clear)
 releasing.start()

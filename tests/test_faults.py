@@ -118,7 +118,7 @@ def test_a_disk_that_fills_leaves_no_final_file_and_the_run_resumes(
             run(scene, out, format=FORMATS)
         assert len(str(caught.value).splitlines()) == 1
         assert finals(out) == set()
-    assert run(scene, out, format=FORMATS).resumed == (size >= 1000)
+    assert run(scene, out, format=FORMATS).resumed == (size >= 2000)
     assert hashes(out) == hashes(whole.out)
     assert finals(out) == {*hashes(out), "run.json"}
 

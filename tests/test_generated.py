@@ -261,7 +261,7 @@ def test_a_few_steps_bring_the_painter_nearer_to_the_images(samples: Path) -> No
         ({"generated": {"kind": "gan", "gan": "nowhere"}}, "nowhere holds no renderer"),
         ({"generated": {"side_px": 32}}, "generated.side_px 32 is less than the patch of 64"),
         ({"generated": {"styles": "tundra"}}, "no style 'tundra'; known: boreal"),
-        ({"bands": "red,green,blue,swir"}, "has the bands red, green, blue, nir, and the model needs swir too"),
+        ({"bands": "red,green,blue,swir"}, "has the bands red, green, blue, nir, and the model needs swir16 too"),
         ({"renderer": {"width": 20}}, "width 20 is no multiple of 8; use 16"),
     ],
 )
@@ -276,7 +276,7 @@ def test_what_is_wrong_with_generated_scenes_is_told_before_anything_runs(
 def test_what_no_procedural_scene_or_renderer_has(samples: Path, renderer: Path, tmp_path: Path) -> None:
     first = values(samples)["scenes"][0]
     other = [first | {"bands": "red,green,swir,nir"}]
-    with pytest.raises(GeosegError, match=r"procedural scenes have the bands .*needs swir too; mark them as optional"):
+    with pytest.raises(GeosegError, match=r"procedural scenes have the bands .*needs swir16 too; mark them as optional"):
         prepare_training(tiny(samples, scenes=other, bands="red,swir"), folder=Path())
     rendered = GENERATED | {"kind": "gan", "gan": str(renderer)}
     with pytest.raises(GeosegError, match="the renderer paints red, green, blue, and the model needs nir too"):
