@@ -276,7 +276,9 @@ def test_what_is_wrong_with_generated_scenes_is_told_before_anything_runs(
 def test_what_no_procedural_scene_or_renderer_has(samples: Path, renderer: Path, tmp_path: Path) -> None:
     first = values(samples)["scenes"][0]
     other = [first | {"bands": "red,green,swir,nir"}]
-    with pytest.raises(GeosegError, match=r"procedural scenes have the bands .*needs swir16 too; mark them as optional"):
+    with pytest.raises(
+        GeosegError, match=r"procedural scenes have the bands .*needs swir16 too; mark them as optional"
+    ):
         prepare_training(tiny(samples, scenes=other, bands="red,swir"), folder=Path())
     rendered = GENERATED | {"kind": "gan", "gan": str(renderer)}
     with pytest.raises(GeosegError, match="the renderer paints red, green, blue, and the model needs nir too"):

@@ -55,7 +55,7 @@ OF_AN_ASSET = (
 SENSORS = (
     (r"hls\.s30|sentinel-?2|\bs2[a-d]\b|s2[a-d]_", MSI),
     (r"hls\.l30|lc0[89]_|landsat-?[89]\b|\boli\b", OLI),
-    (r"l[te]0[457]_|landsat-?[457]\b|\betm\b|'tm'", TM),
+    (r"lt0[45]_|le07_|landsat-?[457]\b|\betm\b|'tm'", TM),
 )
 """Band numbers, by what the item says of its sensor."""
 
